@@ -1,0 +1,848 @@
+"""A WebSocket chat server in one thread and one select() loop.
+
+    python server.py 9000
+
+Read it from the top: first what a user is, then the loop, whose methods
+stand in the order in which a turn calls them, then the chat room and the
+command line. HTTP is in handshake.py, frames are in codec.py.
+
+Left out on purpose: login, encryption, more users than one select() can
+watch. Each of them is a chapter of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from itertools import islice
+from pathlib import Path
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    NoReturn,
+    Sequence,
+    Union,
+)
+from urllib.parse import parse_qsl
+
+import codec
+import handshake
+from codec import CloseCode, ProtocolError
+from handshake import HandshakeError, Request
+
+Block = Union[bytes, memoryview]
+
+PAGE = Path(__file__).with_name("client.html")
+
+RECV_SIZE = 64 * 1024  # bytes; one read per user and turn, so all get theirs
+MAX_BACKLOG = 16 * 1024 * 1024  # bytes; a tab may sleep for a minute or two
+PING_INTERVAL = 20.0  # seconds; routers forget silent connections after 30
+HANDSHAKE_SECONDS = 10.0  # a browser needs a thousandth of that
+CLOSING_SECONDS = 2.0  # for the other side to take the Close and hang up
+STOPPING_SECONDS = 1.5  # with the half second of PATIENCE: two
+# Windows: Ctrl-C does not wake select(), so it must wake by itself.
+PATIENCE = 0.5
+ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
+FD_SETSIZE = 1024  # descriptors that select() can watch
+WINDOWS_SOCKETS = 512  # sockets that it can watch there
+SPARE = 16  # places kept for refusing politely, and for reading the page
+GATHER = 64  # blocks handed to the kernel at once; it may limit them to 1024
+
+
+class User:
+    """One connection; in the tutorial, $this->users[$k].
+
+    Its life: connected -> handshaken -> closing -> gone. After "closing"
+    nothing it sends is looked at and nothing more is queued for it.
+    """
+
+    __slots__ = (
+        "key", "socket", "address", "name", "request",
+        "handshaken", "closing", "head", "decoder", "outbox", "waiting",
+        "heard", "pinged", "deadline", "code", "reason",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: int,
+        sock: socket.socket,
+        address: tuple[Any, ...],
+        max_message: int,
+        now: float,
+    ) -> None:
+        self.key = key  # a counter, to be read aloud as "#3"
+        self.socket = sock
+        self.address = address
+        self.name = ""
+        self.request: Request | None = None
+        self.handshaken = False  # the tutorial's 'shou' => false
+        self.closing = False
+        self.head = b""  # what has arrived of the request
+        self.decoder = codec.Decoder(True, max_message)
+        self.outbox: deque[Block] = deque()  # what the kernel did not take
+        self.waiting = 0  # bytes in the outbox
+        self.heard = now  # seconds, time.monotonic()
+        self.pinged = False
+        self.deadline = now + HANDSHAKE_SECONDS
+        self.code: int = CloseCode.ABNORMAL  # of the first Close frame
+        self.reason = ""
+
+
+class Server:
+    """The loop, its users and the hooks.
+
+    Subclass it or assign its hooks (server.on_message = function). It
+    listens from the start: port 0 takes a free port, see self.port. Raises
+    OSError when it cannot.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 9000,
+        *,
+        origins: Collection[str] = (),
+        max_message: int = codec.MAX_MESSAGE,
+        max_backlog: int = MAX_BACKLOG,
+        ping_interval: float = PING_INTERVAL,
+    ) -> None:
+        self.origins = origins
+        self.max_message = max_message
+        self.max_backlog = max_backlog
+        self.ping_interval = ping_interval
+        self.users: dict[int, User] = {}
+        self.by_socket: dict[socket.socket, User] = {}
+        self.unsent: set[User] = set()  # whose outbox is not empty
+        self.block: list[bytes] = []  # what is being said to all
+        self.last_key = 0
+        self.running = True
+        self.stopping = False
+        self.now = time.monotonic()
+        self.next_check = self.now
+        self.accept_again = self.now
+        self.end = self.now  # of stopping
+        self.listener: socket.socket | None = listen(host, port)
+        self.host, self.port = self.listener.getsockname()[:2]
+        self.own_names = own_names()
+        self.places = count_places(self.listener)
+
+    # ---- hooks, to be overridden or assigned ------------------------------
+
+    def on_connect(self, user: User) -> None:
+        """TCP is up, nothing has been read."""
+
+    def on_handshake(self, user: User, request: Request) -> None:
+        """A good request, not yet answered; HandshakeError refuses it."""
+
+    def on_open(self, user: User) -> None:
+        """The 101 is on its way; user.request tells what was asked for."""
+
+    def on_message(self, user: User, message: str | bytes) -> None:
+        """A message: str was sent as text, bytes as binary."""
+        self.broadcast(message)
+
+    def on_close(self, user: User, code: int, reason: str) -> None:
+        """Gone, once for each opened user; 1006: without a Close frame."""
+
+    def on_error(self, user: User, error: Exception) -> None:
+        """A hook raised, or the socket failed."""
+
+    def diary(self, text: str) -> None:
+        """Somebody was refused."""
+
+    # ---- what a program calls ---------------------------------------------
+
+    def send(self, user: User, message: str | bytes) -> None:
+        """Send to one user: str as text, bytes as binary."""
+        self.queue(user, codec.encode_message(message))
+
+    def broadcast(self, message: str | bytes) -> None:
+        """Send to every user who has finished the handshake."""
+        self.block.append(codec.encode_message(message))
+
+    def close(self, user: User, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye to one user (RFC 6455 s7.1.2).
+
+        reason: at most 123 bytes. ValueError: not to be sent, see codec.
+        """
+        if user.handshaken:
+            frame = codec.encode_close(code, reason)
+            self.finish(user, frame, code, reason)
+        else:
+            reason = reason or "The server does not want this connection."
+            self.refuse(user, HandshakeError(403, reason))
+
+    def stop(self) -> None:
+        """Let run() end: Close 1001 to everyone, two seconds at the most."""
+        self.stopping = True  # no more than that: signal handlers call it
+
+    # ---- the loop ---------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until stop()."""
+        while self.running:
+            self.turn()
+
+    def turn(self) -> None:
+        """Ask the kernel who is ready, and serve each of them once."""
+        # 1. Ask: whom to read from, and for whom is something waiting?
+        ask_read = list(self.by_socket)
+        if self.listener and self.may_accept():
+            ask_read.append(self.listener)
+        ask_write = [user.socket for user in self.unsent]
+
+        # 2. Wait: here, and nowhere else, the server sleeps.
+        readable, writable = wait(ask_read, ask_write, PATIENCE)
+        self.now = time.monotonic()
+
+        # 3. Accept newcomers.
+        if self.listener in readable:
+            readable.remove(self.listener)
+            self.accept()
+
+        # 4. Read once from each readable user.
+        for sock in readable:
+            if sock in self.by_socket:
+                self.read(self.by_socket[sock])
+
+        # 5. Write what this turn produced, and what waited for room.
+        full = set(ask_write).difference(writable)
+        self.write_all(full)
+
+        # 6. Deadlines.
+        if self.now >= self.next_check or self.stopping:
+            self.check_deadlines()
+
+    def may_accept(self) -> bool:
+        """Tell whether a newcomer could be watched, if only to refuse him.
+
+        Otherwise he waits in the kernel's queue, and the listening socket,
+        which stays readable, is not asked for: or select() would spin.
+        """
+        room = len(self.users) < self.places + SPARE // 2
+        return room and self.now >= self.accept_again
+
+    def accept(self) -> None:
+        """Make users of those who knock."""
+        assert self.listener
+        for _ in range(ACCEPTS_PER_TURN):
+            if not self.may_accept():
+                return
+            try:
+                sock, address = self.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Most likely the process has no descriptor left.
+                self.diary(f"cannot accept: {error.strerror}")
+                self.accept_again = self.now + PATIENCE
+                return
+            self.add(sock, address)
+
+    def add(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
+        """Make a user of an accepted socket."""
+        if not can_be_watched(sock):
+            sock.close()  # select() would raise ValueError, for everybody
+            return
+        sock.setblocking(False)
+        # A small frame must not wait until the one before is acknowledged.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.last_key += 1
+        user = User(self.last_key, sock, address, self.max_message, self.now)
+        self.users[user.key] = user
+        self.by_socket[sock] = user
+        if len(self.users) > self.places:
+            self.refuse(user, HandshakeError(503, "The room is full."))
+        else:
+            self.guard(user, self.on_connect, user)
+
+    def read(self, user: User) -> None:
+        """Read once, and do what these bytes ask for."""
+        try:
+            data = user.socket.recv(RECV_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.socket_failed(user, error)
+            return
+        if not data:
+            self.drop(user, "hung up")
+            return
+        user.heard = self.now
+        user.pinged = False
+        if user.closing:
+            return  # Read all the same: unread bytes turn close() into RST.
+        step = self.read_messages if user.handshaken else self.read_handshake
+        self.guard(user, step, user, data)
+
+    def guard(
+        self, user: User, step: Callable[..., None], *arguments: Any
+    ) -> None:
+        """Do one step for one user; what goes wrong ends only this one."""
+        try:
+            step(*arguments)
+        except ProtocolError as error:
+            self.close(user, error.code, error.reason)
+        except HandshakeError as error:
+            self.refuse(user, error)
+        except Exception as error:
+            self.bug(user, error)
+
+    def read_handshake(self, user: User, data: bytes) -> None:
+        """Collect the request; answer it when it is whole."""
+        user.head += data
+        taken = handshake.take_request(user.head)
+        if not taken:
+            return
+        request, rest = taken
+        user.head = b""
+        user.request = request
+        if not handshake.wants_websocket(request):
+            self.finish(user, page(request))
+            return
+        handshake.check_upgrade(request)
+        handshake.check_origin(request, self.origins, self.own_names)
+        self.on_handshake(user, request)
+        if user.closing:
+            return
+        self.queue(user, handshake.switching_protocols(request))
+        user.handshaken = True
+        self.on_open(user)
+        if rest:
+            self.read_messages(user, rest)
+
+    def read_messages(self, user: User, data: bytes) -> None:
+        """Decode; hand over each message, answer pings and the Close."""
+        for opcode, message in user.decoder.feed(data):
+            if user.closing:
+                return
+            if opcode == codec.TEXT or opcode == codec.BINARY:
+                self.on_message(user, message)
+            elif opcode == codec.PING:
+                self.queue(user, codec.encode_frame(codec.PONG, message))
+            elif opcode == codec.CLOSE:
+                # RFC 6455 s5.5.1: answer with the same code.
+                answer = codec.encode_close(message.code)
+                self.finish(user, answer, *message)
+
+    def queue(self, user: User, block: Block) -> None:
+        """Put a block for one user behind all that was said before."""
+        if not user.closing:
+            self.share()
+            self.put(user, block)
+
+    def share(self) -> None:
+        """Give everyone, as one block, what was said to all.
+
+        In its simple form, for a block of all that waits in self.block:
+
+            for user in everyone: self.put(user, block)
+
+        Most users have nothing waiting, so the kernel is tried at once.
+        """
+        if not self.block:
+            return
+        block = b"".join(self.block)
+        size = len(block)
+        self.block.clear()
+        for user in list(self.users.values()):
+            if not user.handshaken or user.closing:
+                continue
+            sent = 0
+            if not user.outbox:
+                try:
+                    sent = user.socket.send(block)
+                    if sent == size:
+                        continue
+                except BlockingIOError:
+                    pass
+                except OSError as error:
+                    self.socket_failed(user, error)
+                    continue
+            self.put(user, memoryview(block)[sent:] if sent else block)
+
+    def put(self, user: User, block: Block) -> None:
+        """Put a block in an outbox; it is shared, not copied.
+
+        Tested before adding, so that one message, of any size, always fits.
+        """
+        if user.waiting > self.max_backlog:
+            self.write(user)  # He may well read: perhaps the turn is long.
+        if user.waiting > self.max_backlog:
+            self.drop(user, f"did not read, {user.waiting} bytes waited")
+        else:
+            user.outbox.append(block)
+            user.waiting += len(block)
+            self.unsent.add(user)
+
+    def write_all(self, full: set[socket.socket]) -> None:
+        """Send what the kernel takes; the users in full have no room."""
+        self.share()
+        for user in list(self.unsent):
+            if user.socket not in full:
+                self.write(user)
+        self.share()  # A user who was lost just now has been announced.
+
+    def write(self, user: User) -> None:
+        """Send from one outbox until it is empty or the kernel is full."""
+        outbox = user.outbox
+        try:
+            while outbox:
+                sent = send_some(user.socket, outbox)
+                user.waiting -= sent
+                while outbox and sent >= len(outbox[0]):
+                    sent -= len(outbox.popleft())
+                if sent:
+                    outbox[0] = memoryview(outbox[0])[sent:]
+            self.unsent.discard(user)
+            if user.closing:
+                # The other side reads our Close, then the end of the stream.
+                user.socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.socket_failed(user, error)
+
+    def finish(
+        self,
+        user: User,
+        last: bytes,
+        code: int = CloseCode.ABNORMAL,
+        reason: str = "",
+    ) -> None:
+        """Queue the last block for a user; then only hanging up is left."""
+        if user.closing:
+            return
+        self.queue(user, last)
+        user.closing = True
+        user.code, user.reason = code, reason
+        user.deadline = self.now + CLOSING_SECONDS
+
+    def refuse(self, user: User, error: HandshakeError) -> None:
+        """Answer a request with an HTTP status instead of a WebSocket."""
+        if user.handshaken:
+            self.bug(user, error)  # It was raised too late, by a hook.
+        elif not user.closing:
+            self.diary(f"#{user.key} refused: {error}")
+            self.finish(user, handshake.refusal(error, user.request))
+
+    def bug(self, user: User, error: Exception) -> None:
+        """A hook raised: tell the programmer all, the user little."""
+        traceback.print_exception(type(error), error, error.__traceback__)
+        try:
+            self.on_error(user, error)
+        except Exception:
+            traceback.print_exc()
+        if user.handshaken:
+            self.close(user, CloseCode.INTERNAL_ERROR, "a bug in the server")
+        else:
+            self.refuse(user, HandshakeError(500, "A bug in the server."))
+
+    def socket_failed(self, user: User, error: OSError) -> None:
+        """The connection broke; an everyday thing."""
+        self.guard(user, self.on_error, user, error)
+        self.drop(user, error.strerror or str(error))
+
+    def drop(self, user: User, why: str) -> None:
+        """Let a user go: here, and nowhere else, users leave."""
+        if self.users.pop(user.key, None) is None:
+            return
+        del self.by_socket[user.socket]
+        self.unsent.discard(user)
+        user.outbox.clear()
+        user.closing = True
+        user.socket.close()
+        if user.handshaken:
+            reason = user.reason
+            if user.code == CloseCode.ABNORMAL:
+                reason = why
+            self.guard(user, self.on_close, user, user.code, reason)
+
+    def check_deadlines(self) -> None:
+        """Part, about twice a second, with those who are too late."""
+        self.next_check = self.now + PATIENCE
+        for user in list(self.users.values()):
+            late = self.now >= user.deadline
+            if user.closing:
+                if late:
+                    self.drop(user, "did not hang up")
+            elif not user.handshaken:
+                if late:
+                    reason = "The request did not come within 10 seconds."
+                    self.refuse(user, HandshakeError(408, reason))
+            elif user.pinged:
+                if late:
+                    self.drop(user, "did not answer a ping")
+            elif self.ping_interval:
+                self.ping_if_silent(user)
+        if self.stopping:
+            self.say_goodbye()
+        self.share()
+
+    def ping_if_silent(self, user: User) -> None:
+        """Ping who has said nothing for a while (RFC 6455 s5.5.2)."""
+        if self.now - user.heard >= self.ping_interval:
+            user.pinged = True
+            user.deadline = self.now + self.ping_interval
+            self.queue(user, codec.encode_frame(codec.PING, b""))
+
+    def say_goodbye(self) -> None:
+        """Stop listening, Close everyone; end when they are gone or late."""
+        if self.listener:
+            self.listener.close()
+            self.listener = None
+            self.end = self.now + STOPPING_SECONDS
+            for user in list(self.users.values()):
+                if user.handshaken:
+                    self.close(user, CloseCode.GOING_AWAY, "the room closes")
+                else:
+                    self.refuse(user, HandshakeError(503, "The room closes."))
+        if self.now >= self.end:
+            for user in list(self.users.values()):
+                self.drop(user, "did not hang up")
+        self.running = bool(self.users)
+
+
+# ---- sockets ----------------------------------------------------------------
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0: any free one. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform == "win32":
+            # There, SO_REUSEADDR would let two servers share a port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(128)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def wait(
+    ask_read: list[socket.socket], ask_write: list[socket.socket], most: float
+) -> tuple[list[socket.socket], list[socket.socket]]:
+    """Sleep until a socket is ready, at most so many seconds."""
+    if not ask_read and not ask_write:
+        time.sleep(most)  # Windows' select() refuses three empty lists.
+        return [], []
+    readable, writable, _ = select.select(ask_read, ask_write, [], most)
+    return readable, writable
+
+
+def send_some(sock: socket.socket, outbox: deque[Block]) -> int:
+    """Send from the front of an outbox; return how many bytes went."""
+    if len(outbox) == 1 or not hasattr(sock, "sendmsg"):  # Windows
+        return sock.send(outbox[0])
+    return sock.sendmsg(list(islice(outbox, GATHER)))
+
+
+def count_places(listener: socket.socket) -> int:
+    """Return how many users select() can watch beside what is open now.
+
+    select() keeps its sockets in a bit field of 1,024 descriptors, Windows
+    in a list of 512 sockets. A process may be allowed fewer descriptors:
+    then this asks for as many as select() can use.
+    """
+    if sys.platform == "win32":
+        return WINDOWS_SOCKETS - 1 - SPARE
+    import resource  # there is none on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FD_SETSIZE
+    if hard != resource.RLIM_INFINITY:
+        most = min(hard, FD_SETSIZE)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    # The kernel gives out the lowest free number: those below are in use.
+    return most - listener.fileno() - 1 - SPARE
+
+
+def can_be_watched(sock: socket.socket) -> bool:
+    """Tell whether select() takes this socket; Windows takes any number."""
+    return sys.platform == "win32" or sock.fileno() < FD_SETSIZE
+
+
+def own_names() -> set[str]:
+    """Return the names under which this machine may be asked for."""
+    name = socket.gethostname().lower()
+    return {name, name.split(".")[0] + ".local"}
+
+
+def page(request: Request) -> bytes:
+    """Answer a plain request: the page, and nothing else on this disk.
+
+    It is read each time, so that an edit shows on reload.
+    """
+    if request.path != "/":
+        raise HandshakeError(404, "There is only the page at /.")
+    try:
+        html = PAGE.read_bytes()
+    except OSError as error:
+        raise HandshakeError(503, f"client.html: {error.strerror}.") from None
+    head = handshake.http_head(200, "text/html", len(html))
+    return head if request.method == "HEAD" else head + html
+
+
+# ---- the chat room ----------------------------------------------------------
+
+
+class ChatRoom(Server):
+    """The room of the tutorial, in its own messages.
+
+    So every copy of the tutorial's page works here with only its address
+    changed. Its words: ming is a name, nr or nrong is content, rmove is
+    removed, code is the user's key, code1 is to whom ("all" or a code).
+
+        type=add&ming=NAME   "this is my name": a list of users comes back
+        nr=TEXT&key=all      "say this to all"
+        nr=TEXT&key=CODE     "say this to one"
+
+    Anything else, text or binary, goes to everyone as it came.
+    """
+
+    def on_open(self, user: User) -> None:
+        """Note who came."""
+        self.diary(f"#{user.key} joined from {user.address[0]}")
+
+    def on_message(self, user: User, message: str | bytes) -> None:
+        """Do what the tutorial's messages ask for; relay all others."""
+        # Most messages are others: a look at their beginning is enough.
+        if isinstance(message, str) and message.startswith(FORM_BEGINNINGS):
+            form = parse_form(message)
+            if form.get("type") == "add" and "ming" in form:
+                self.name(user, form["ming"])
+                return
+            if "nr" in form and "key" in form:
+                self.say(user, form["nr"], form["key"])
+                return
+        self.broadcast(message)
+
+    def on_close(self, user: User, code: int, reason: str) -> None:
+        """Note who left, and tell the others."""
+        who = f"#{user.key} {user.name}".rstrip()
+        self.diary(f"{who} left: {code} {reason}".rstrip())
+        if user.name:
+            removed = {"type": "rmove", "nrong": str(user.key), "code": False}
+            self.broadcast(to_json(removed, "all"))
+
+    def name(self, user: User, name: str) -> None:
+        """Give a user a name and make him and the others acquainted."""
+        is_newcomer = not user.name
+        code = str(user.key)
+        user.name = clean_name(name) or f"user {code}"
+        added = to_json({"type": "add", "name": user.name, "code": code}, "all")
+        if not is_newcomer:
+            # A new name for someone known. One frame for all, as thousands
+            # of these in one read would be dear otherwise.
+            self.broadcast(added)
+            return
+        self.diary(f"#{user.key} is {user.name}")
+        named = []
+        for other in self.users.values():
+            if other.handshaken and not other.closing:
+                if other.name:
+                    named.append({"code": str(other.key), "name": other.name})
+                if other is not user:
+                    self.send(other, added)
+        madd = {"type": "madd", "name": user.name, "code": code}
+        self.send(user, to_json(madd, "all", named))
+
+    def say(self, user: User, text: str, to: str) -> None:
+        """Pass on what one user says to all, or to one other."""
+        words = {"nrong": text, "code": str(user.key)}
+        if to == "all":
+            self.broadcast(to_json(words, "all"))
+            return
+        other = self.users.get(int(to)) if CODE.fullmatch(to) else None
+        if not other or not other.handshaken or other.closing:
+            other = user
+            words["nrong"] = f"There is nobody with the code {to[:20]} here."
+        said = to_json(words, to)
+        self.send(user, said)
+        if other is not user:
+            self.send(other, said)
+
+    def diary(self, text: str) -> None:
+        """Print one line: ASCII, under 100 characters, at once."""
+        line = printable(f"{time.strftime('%H:%M:%S')}  {text}")[:99]
+        try:
+            print(line, flush=True)
+        except OSError:
+            # Whoever read the diary has gone (| head); the room has not.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+FORM_BEGINNINGS = ("type=", "ming=", "nr=", "key=")
+CODE = re.compile("[1-9][0-9]{0,9}")  # a user's key, as text
+MAX_NAME = 20  # characters
+# Controls, line separators, what turns the direction of writing round, and
+# what cannot be seen at all.
+NOT_IN_NAMES = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069"
+    "\ufeff]"
+)
+
+
+def parse_form(message: str) -> dict[str, str]:
+    """Return the fields of "type=add&ming=Ana"; {} if it has too many."""
+    try:
+        pairs = parse_qsl(message, keep_blank_values=True, max_num_fields=9)
+    except ValueError:
+        return {}  # somebody's text full of "&"
+    return dict(pairs)
+
+
+def to_json(
+    fields: dict[str, Any], to: str, users: list[Any] | None = None
+) -> str:
+    """Return a message of the room: its fields, to whom, and the time."""
+    fields = {**fields, "code1": to, "time": time.strftime("%m-%d %H:%M:%S")}
+    if users is not None:
+        fields["users"] = users
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def clean_name(name: str) -> str:
+    """Return a name that can be shown anywhere; it may be empty."""
+    return NOT_IN_NAMES.sub("", name).strip()[:MAX_NAME].strip()
+
+
+def printable(text: str) -> str:
+    """Return text in printable ASCII, the rest escaped, on one line."""
+    return text.encode("unicode_escape").decode("ascii")
+
+
+# ---- the command line -------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the room until Ctrl-C; return the exit status."""
+    options = parse_arguments(arguments)
+    host = "0.0.0.0" if options.lan else options.host
+    try:
+        room = ChatRoom(
+            host,
+            options.port,
+            origins=options.origin,
+            max_message=options.max_message,
+            max_backlog=options.max_backlog,
+            ping_interval=options.ping_interval,
+        )
+    except OSError as error:
+        for line in explain(error, host, options.port):
+            print(line, file=sys.stderr)
+        return 2
+
+    def stop(number: int, frame: Any) -> None:
+        room.stop()
+        signal.signal(number, signal.SIG_DFL)  # the second one ends at once
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    print("\n".join(invitation(room)), flush=True)
+    room.run()
+    return 0
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options; with a wrong one, exit with two lines."""
+    parser = Parser(
+        prog="server.py",
+        description="A WebSocket chat room for a class.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("port", nargs="?", type=int, default=9000, help="9000 if left out")
+    add("--host", default="127.0.0.1", help="the address to listen on")
+    add("--lan", action="store_true", help="listen on all, for the class")
+    add("--origin", action="append", default=[], help="whose pages may join")
+    add("--max-message", type=int, default=codec.MAX_MESSAGE, help="bytes")
+    add("--max-backlog", type=int, default=MAX_BACKLOG, help="bytes")
+    add("--ping-interval", type=float, default=PING_INTERVAL, help="seconds")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error(f"{options.port} is not a port; one is 1 to 65535")
+    if min(options.max_message, options.max_backlog) < 1:
+        parser.error("a number of bytes must be 1 or more")
+    if not 0 < options.ping_interval < float("inf"):
+        parser.error("the ping interval must be more than 0 seconds")
+    return options
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake costs two lines, not a page."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and how to find out more; exit with 2."""
+        print(f"server.py: {printable(message)}", file=sys.stderr)
+        print("To see the options: python server.py --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(error: OSError, host: str, port: int) -> list[str]:
+    """Say in words why the server cannot listen, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return [
+            f"server.py: port {port} is taken, perhaps by this very server.",
+            f"Try another one: python server.py {port % 65535 + 1}",
+        ]
+    if isinstance(error, PermissionError):
+        return [
+            f"server.py: this system does not let you use port {port}.",
+            "Take one from 1024 up: python server.py 9000",
+        ]
+    where = printable(host)
+    return [
+        f"server.py: {where!r} is no address of this machine.",
+        "Leave --host out, or use --lan for all of its addresses.",
+    ]
+
+
+def invitation(room: Server) -> list[str]:
+    """Return the first lines of the diary: what to type into a browser."""
+    host = f"[{room.host}]" if ":" in room.host else room.host
+    here = "127.0.0.1" if room.host in ("0.0.0.0", "::") else host
+    lines = [f"Open http://{here}:{room.port}/   (Ctrl-C closes the room)"]
+    if here != host:
+        for other in lan_addresses():
+            lines.append(f"The class opens http://{other}:{room.port}/")
+    return lines
+
+
+def lan_addresses() -> list[str]:
+    """Return the addresses by which others reach this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # For UDP this only chooses a way out; nothing is sent.
+            probe.connect(("192.0.2.1", 9))
+            return [probe.getsockname()[0]]
+        except OSError:
+            pass  # no way out of this network: ask the machine's name
+    try:
+        return socket.gethostbyname_ex(socket.gethostname())[2]
+    except OSError:
+        return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

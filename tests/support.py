@@ -1,0 +1,230 @@
+"""What the tests share: a running server and a peer that talks to it.
+
+Everything here waits for a condition with a deadline, never for a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import codec
+import handshake
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE = 10.0  # seconds; what takes longer has failed
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 s1.3
+MASKING_KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 s5.7
+
+
+@contextlib.contextmanager
+def serving(server):
+    """Run a Server in a thread; end it, and fail if its loop raised."""
+    errors = []
+
+    def run():
+        try:
+            server.run()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(DEADLINE)
+        if errors:
+            raise errors[0]
+        if thread.is_alive():
+            raise AssertionError("the loop did not end")
+
+
+class Process:
+    """python server.py as a child process; a context manager.
+
+    lines: what it has printed; port: what it listens on.
+    """
+
+    def __init__(self, *arguments, python=(), **options):
+        command = [sys.executable, *python, str(ROOT / "server.py")]
+        self.process = subprocess.Popen(
+            [*command, *(arguments or ("0",))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
+        )
+        self.lines = []
+        self.errors = []
+        self.threads = [
+            threading.Thread(target=self._collect, args=pair, daemon=True)
+            for pair in (
+                (self.process.stdout, self.lines),
+                (self.process.stderr, self.errors),
+            )
+        ]
+        for thread in self.threads:
+            thread.start()
+        first = self.wait_for(r"http://\S+:(\d+)/")
+        self.port = int(re.search(r":(\d+)/", first)[1])
+
+    @staticmethod
+    def _collect(stream, lines):
+        for line in stream:
+            lines.append(line.decode("latin-1").rstrip("\r\n"))
+
+    def wait_for(self, pattern):
+        """Return the first line of output that the pattern is found in."""
+        found = []
+
+        def look():
+            found[:] = [li for li in list(self.lines) if re.search(pattern, li)]
+            return found or self.process.poll() is not None
+
+        wait_until(look, f"{pattern} in {self.lines} {self.errors}")
+        if not found:
+            raise AssertionError(f"ended: {self.lines} {self.errors}")
+        return found[0]
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def end(self):
+        """Wait for its end; return the exit status."""
+        status = self.process.wait(DEADLINE)
+        for thread in self.threads:
+            thread.join(DEADLINE)
+        return status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+def wait_until(condition, what="the condition"):
+    """Poll until condition() is true; AssertionError after the deadline."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {DEADLINE} s")
+        time.sleep(0.005)
+
+
+class Peer:
+    """A client with a blocking socket, which can also send nonsense."""
+
+    def __init__(self, port, host="127.0.0.1", *, open=True, **options):
+        self.socket = socket.create_connection((host, port), DEADLINE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.decoder = codec.Decoder(masked=False, max_message=64 * 2**20)
+        self.events = []  # decoded, not yet asked for
+        self.response = None
+        if open:
+            self.open(**options)
+
+    def open(self, target="/", headers=None, rest=b""):
+        """Do the handshake; rest travels with it, in the same segment."""
+        host = "127.0.0.1:%d" % self.socket.getpeername()[1]
+        self.write(
+            handshake.request_head(host, target, KEY, headers or {}) + rest
+        )
+        received = b""
+        while True:
+            data = self.socket.recv(65536)
+            if not data:
+                raise AssertionError(f"no handshake: {received}")
+            received += data
+            taken = handshake.take_response(received)
+            if taken:
+                break
+        self.response, rest = taken
+        handshake.check_response(self.response, KEY, ["chat"])
+        self.events += self.decoder.feed(rest)
+
+    def write(self, data):
+        """Send these very bytes."""
+        self.socket.sendall(data)
+
+    def frame(self, opcode, payload=b"", fin=True, key=MASKING_KEY):
+        self.write(codec.encode_frame(opcode, payload, key, fin))
+
+    def send(self, message):
+        self.write(codec.encode_message(message, MASKING_KEY))
+
+    def next(self):
+        """Return the next (opcode, message), or None at the end of stream."""
+        while not self.events:
+            data = self.socket.recv(2**18)
+            if not data:
+                return None
+            self.events += self.decoder.feed(data)
+        return self.events.pop(0)
+
+    def receive(self):
+        """Return the next text or binary message."""
+        event = self.next()
+        if event is None or event[0] not in (codec.TEXT, codec.BINARY):
+            raise AssertionError(f"not a message: {event}")
+        return event[1]
+
+    def receive_json(self):
+        """Return the next message, which must be the room's JSON."""
+        message = json.loads(self.receive())
+        time.strptime("2024-" + message.pop("time"), "%Y-%m-%d %H:%M:%S")
+        return message
+
+    def receive_close(self):
+        """Return the Close that must be next, with the end behind it."""
+        event = self.next()
+        if event is None or event[0] != codec.CLOSE:
+            raise AssertionError(f"not a Close: {event}")
+        data = self.socket.recv(65536)
+        if data:
+            raise AssertionError(f"behind the Close: {data}")
+        return event[1]
+
+    def read_to_end(self):
+        """Return all bytes up to the end of the stream."""
+        parts = []
+        while True:
+            data = self.socket.recv(65536)
+            if not data:
+                return b"".join(parts)
+            parts.append(data)
+
+    def reset(self):
+        """Hang up with a RST instead of a FIN."""
+        linger = struct.pack("ii", 1, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.socket.close()
+
+    def close(self):
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def count_descriptors(pid="self"):
+    """Return how many descriptors a process has open; None: unknown here."""
+    folder = f"/proc/{pid}/fd"
+    return len(os.listdir(folder)) if os.path.isdir(folder) else None
