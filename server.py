@@ -124,6 +124,7 @@ class Server:
         self.users: dict[int, User] = {}
         self.by_socket: dict[socket.socket, User] = {}
         self.unsent: set[User] = set()  # whose outbox is not empty
+        self.lost: dict[User, OSError] = {}  # to be dropped in this turn
         self.block: list[bytes] = []  # what is being said to all
         self.last_key = 0
         self.running = True
@@ -243,6 +244,8 @@ class Server:
                 sock, address = self.listener.accept()
             except BlockingIOError:
                 return
+            except ConnectionAbortedError:
+                continue  # it was reset while it waited to get in
             except OSError as error:
                 # Most likely the process has no descriptor left.
                 self.diary(f"cannot accept: {error.strerror}")
@@ -252,12 +255,16 @@ class Server:
 
     def add(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """Make a user of an accepted socket."""
+        try:
+            sock.setblocking(False)
+            # A small frame must not wait for the last one's acknowledgement.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            sock.close()  # macOS: it was reset while it waited to get in
+            return
         if not can_be_watched(sock):
             sock.close()  # select() would raise ValueError, for everybody
             return
-        sock.setblocking(False)
-        # A small frame must not wait until the one before is acknowledged.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.last_key += 1
         user = User(self.last_key, sock, address, self.max_message, self.now)
         self.users[user.key] = user
@@ -293,9 +300,9 @@ class Server:
         try:
             step(*arguments)
         except ProtocolError as error:
-            self.close(user, error.code, error.reason)
+            self.guard(user, self.close, user, error.code, error.reason)
         except HandshakeError as error:
-            self.refuse(user, error)
+            self.guard(user, self.refuse, user, error)
         except Exception as error:
             self.bug(user, error)
 
@@ -342,21 +349,34 @@ class Server:
             self.share()
             self.put(user, block)
 
+    def write_all(self, full: set[socket.socket]) -> None:
+        """Send what the kernel takes; the users in full have no room."""
+        self.share()
+        for user in list(self.unsent):
+            if user.socket not in full:
+                self.write(user)
+        while self.lost:
+            user, error = self.lost.popitem()
+            self.socket_failed(user, error)
+        self.share()  # That the lost have left was said just now.
+
     def share(self) -> None:
         """Give everyone, as one block, what was said to all.
 
-        In its simple form, for a block of all that waits in self.block:
+        In its simple form:
 
+            block = b"".join(self.block)
             for user in everyone: self.put(user, block)
 
-        Most users have nothing waiting, so the kernel is tried at once.
+        But most users have nothing waiting: for them the kernel is tried at
+        once, and only what it does not take goes through the outbox.
         """
         if not self.block:
             return
         block = b"".join(self.block)
         size = len(block)
         self.block.clear()
-        for user in list(self.users.values()):
+        for user in self.users.values():
             if not user.handshaken or user.closing:
                 continue
             sent = 0
@@ -368,8 +388,7 @@ class Server:
                 except BlockingIOError:
                     pass
                 except OSError as error:
-                    self.socket_failed(user, error)
-                    continue
+                    self.lost[user] = error
             self.put(user, memoryview(block)[sent:] if sent else block)
 
     def put(self, user: User, block: Block) -> None:
@@ -380,19 +399,12 @@ class Server:
         if user.waiting > self.max_backlog:
             self.write(user)  # He may well read: perhaps the turn is long.
         if user.waiting > self.max_backlog:
-            self.drop(user, f"did not read, {user.waiting} bytes waited")
+            reason = f"did not read: {user.waiting} bytes waited"
+            self.lost[user] = OSError(errno.ENOBUFS, reason)
         else:
             user.outbox.append(block)
             user.waiting += len(block)
             self.unsent.add(user)
-
-    def write_all(self, full: set[socket.socket]) -> None:
-        """Send what the kernel takes; the users in full have no room."""
-        self.share()
-        for user in list(self.unsent):
-            if user.socket not in full:
-                self.write(user)
-        self.share()  # A user who was lost just now has been announced.
 
     def write(self, user: User) -> None:
         """Send from one outbox until it is empty or the kernel is full."""
@@ -410,64 +422,10 @@ class Server:
                 # The other side reads our Close, then the end of the stream.
                 user.socket.shutdown(socket.SHUT_WR)
         except BlockingIOError:
-            return
+            pass  # select() will tell when there is room again
         except OSError as error:
-            self.socket_failed(user, error)
-
-    def finish(
-        self,
-        user: User,
-        last: bytes,
-        code: int = CloseCode.ABNORMAL,
-        reason: str = "",
-    ) -> None:
-        """Queue the last block for a user; then only hanging up is left."""
-        if user.closing:
-            return
-        self.queue(user, last)
-        user.closing = True
-        user.code, user.reason = code, reason
-        user.deadline = self.now + CLOSING_SECONDS
-
-    def refuse(self, user: User, error: HandshakeError) -> None:
-        """Answer a request with an HTTP status instead of a WebSocket."""
-        if user.handshaken:
-            self.bug(user, error)  # It was raised too late, by a hook.
-        elif not user.closing:
-            self.diary(f"#{user.key} refused: {error}")
-            self.finish(user, handshake.refusal(error, user.request))
-
-    def bug(self, user: User, error: Exception) -> None:
-        """A hook raised: tell the programmer all, the user little."""
-        traceback.print_exception(type(error), error, error.__traceback__)
-        try:
-            self.on_error(user, error)
-        except Exception:
-            traceback.print_exc()
-        if user.handshaken:
-            self.close(user, CloseCode.INTERNAL_ERROR, "a bug in the server")
-        else:
-            self.refuse(user, HandshakeError(500, "A bug in the server."))
-
-    def socket_failed(self, user: User, error: OSError) -> None:
-        """The connection broke; an everyday thing."""
-        self.guard(user, self.on_error, user, error)
-        self.drop(user, error.strerror or str(error))
-
-    def drop(self, user: User, why: str) -> None:
-        """Let a user go: here, and nowhere else, users leave."""
-        if self.users.pop(user.key, None) is None:
-            return
-        del self.by_socket[user.socket]
-        self.unsent.discard(user)
-        user.outbox.clear()
-        user.closing = True
-        user.socket.close()
-        if user.handshaken:
-            reason = user.reason
-            if user.code == CloseCode.ABNORMAL:
-                reason = why
-            self.guard(user, self.on_close, user, user.code, reason)
+            # Not dropped here: the caller may be in the middle of a block.
+            self.lost[user] = error
 
     def check_deadlines(self) -> None:
         """Part, about twice a second, with those who are too late."""
@@ -484,34 +442,87 @@ class Server:
             elif user.pinged:
                 if late:
                     self.drop(user, "did not answer a ping")
-            elif self.ping_interval:
-                self.ping_if_silent(user)
+            elif self.now - user.heard >= self.ping_interval:
+                user.pinged = True
+                user.deadline = self.now + self.ping_interval
+                self.queue(user, codec.encode_frame(codec.PING, b""))
         if self.stopping:
             self.say_goodbye()
-        self.share()
-
-    def ping_if_silent(self, user: User) -> None:
-        """Ping who has said nothing for a while (RFC 6455 s5.5.2)."""
-        if self.now - user.heard >= self.ping_interval:
-            user.pinged = True
-            user.deadline = self.now + self.ping_interval
-            self.queue(user, codec.encode_frame(codec.PING, b""))
+        self.share()  # That the dropped have left was said just now.
 
     def say_goodbye(self) -> None:
         """Stop listening, Close everyone; end when they are gone or late."""
+        everyone = list(self.users.values())
         if self.listener:
             self.listener.close()
             self.listener = None
             self.end = self.now + STOPPING_SECONDS
-            for user in list(self.users.values()):
+            for user in everyone:
                 if user.handshaken:
                     self.close(user, CloseCode.GOING_AWAY, "the room closes")
                 else:
                     self.refuse(user, HandshakeError(503, "The room closes."))
-        if self.now >= self.end:
-            for user in list(self.users.values()):
+        elif self.now >= self.end:
+            for user in everyone:
                 self.drop(user, "did not hang up")
         self.running = bool(self.users)
+
+    # ---- how a user leaves ------------------------------------------------
+
+    def finish(
+        self,
+        user: User,
+        last: bytes,
+        code: int = CloseCode.ABNORMAL,
+        reason: str = "",
+    ) -> None:
+        """Queue the last block for a user; then only hanging up is left."""
+        if not user.closing:
+            self.queue(user, last)
+            user.closing = True
+            user.code, user.reason = code, reason
+            user.deadline = self.now + CLOSING_SECONDS
+
+    def refuse(self, user: User, error: HandshakeError) -> None:
+        """Answer a request with an HTTP status instead of a WebSocket."""
+        if user.handshaken:
+            self.bug(user, error)  # It was raised too late, by a hook.
+        elif not user.closing:
+            answer = handshake.refusal(error, user.request)
+            self.diary(f"#{user.key} refused: {error}")
+            self.finish(user, answer)
+
+    def bug(self, user: User, error: Exception) -> None:
+        """A hook raised: tell the programmer all, the user little."""
+        traceback.print_exception(type(error), error, error.__traceback__)
+        try:
+            self.on_error(user, error)
+        except Exception:
+            traceback.print_exc()
+        if user.handshaken:
+            self.close(user, CloseCode.INTERNAL_ERROR, "a bug in the server")
+        else:
+            self.refuse(user, HandshakeError(500, "A bug in the server."))
+
+    def socket_failed(self, user: User, error: OSError) -> None:
+        """Drop a user whose connection broke, an everyday thing."""
+        self.guard(user, self.on_error, user, error)
+        self.drop(user, error.strerror or str(error))
+
+    def drop(self, user: User, why: str) -> None:
+        """Let a user go: here, and nowhere else, users leave."""
+        if self.users.pop(user.key, None) is None:
+            return
+        del self.by_socket[user.socket]
+        self.unsent.discard(user)
+        self.lost.pop(user, None)
+        user.outbox.clear()
+        user.closing = True
+        user.socket.close()
+        if user.handshaken:
+            known = user.code != CloseCode.ABNORMAL
+            reason = user.reason if known else why
+            self.guard(user, self.on_close, user, user.code, reason)
 
 
 # ---- sockets ----------------------------------------------------------------
