@@ -165,7 +165,12 @@ class Server:
     # ---- what a program calls ---------------------------------------------
 
     def send(self, user: User, message: str | bytes) -> None:
-        """Send to one user: str as text, bytes as binary."""
+        """Send to one user: str as text, bytes as binary.
+
+        ValueError: not before on_open. To one who is leaving: nothing.
+        """
+        if not user.handshaken:
+            raise ValueError(f"#{user.key} has not finished the handshake")
         self.queue(user, codec.encode_message(message))
 
     def broadcast(self, message: str | bytes) -> None:
@@ -650,7 +655,8 @@ class ChatRoom(Server):
 
     def on_close(self, user: User, code: int, reason: str) -> None:
         """Note who left, and tell the others."""
-        who = f"#{user.key} {user.name}".rstrip()
+        # 20 characters can be 200 when escaped; the reason shall be seen too.
+        who = f"#{user.key} {printable(user.name)[:40]}".rstrip()
         self.diary(f"{who} left: {code} {reason}".rstrip())
         if user.name:
             removed = {"type": "rmove", "nrong": str(user.key), "code": False}
@@ -739,8 +745,12 @@ def clean_name(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text in printable ASCII, the rest escaped, on one line."""
-    return text.encode("unicode_escape").decode("ascii")
+    """Return text in printable ASCII, all else escaped, on one line."""
+    text = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return text.encode("ascii", "backslashreplace").decode()
+
+
+CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
 # ---- the command line -------------------------------------------------------
@@ -759,7 +769,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_backlog=options.max_backlog,
             ping_interval=options.ping_interval,
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         for line in explain(error, host, options.port):
             print(line, file=sys.stderr)
         return 2
@@ -794,7 +804,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not 0 <= options.port <= 65535:
         parser.error(f"{options.port} is not a port; one is 1 to 65535")
     if min(options.max_message, options.max_backlog) < 1:
-        parser.error("a number of bytes must be 1 or more")
+        parser.error("--max-message and --max-backlog are at least 1 byte")
     if not 0 < options.ping_interval < float("inf"):
         parser.error("the ping interval must be more than 0 seconds")
     return options
@@ -805,14 +815,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how to find out more; exit with 2."""
-        print(f"server.py: {printable(message)}", file=sys.stderr)
+        print(f"server.py: {printable(message)}"[:99], file=sys.stderr)
         print("To see the options: python server.py --help", file=sys.stderr)
         sys.exit(2)
 
 
-def explain(error: OSError, host: str, port: int) -> list[str]:
+def explain(error: Exception, host: str, port: int) -> list[str]:
     """Say in words why the server cannot listen, and what to do."""
-    if error.errno == errno.EADDRINUSE:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return [
             f"server.py: port {port} is taken, perhaps by this very server.",
             f"Try another one: python server.py {port % 65535 + 1}",
@@ -822,9 +832,8 @@ def explain(error: OSError, host: str, port: int) -> list[str]:
             f"server.py: this system does not let you use port {port}.",
             "Take one from 1024 up: python server.py 9000",
         ]
-    where = printable(host)
     return [
-        f"server.py: {where!r} is no address of this machine.",
+        f"server.py: {printable(host)[:40]} is no address of this machine.",
         "Leave --host out, or use --lan for all of its addresses.",
     ]
 

@@ -43,6 +43,8 @@ def serving(server):
         yield server
     finally:
         server.stop()
+        with contextlib.suppress(OSError):  # wakes it from its select()
+            socket.create_connection((server.host, server.port)).close()
         thread.join(DEADLINE)
         if errors:
             raise errors[0]
@@ -135,12 +137,16 @@ class Peer:
         self.decoder = codec.Decoder(masked=False, max_message=64 * 2**20)
         self.events = []  # decoded, not yet asked for
         self.response = None
-        if open:
-            self.open(**options)
+        try:
+            if open:
+                self.open(**options)
+        except BaseException:
+            self.socket.close()
+            raise
 
     def open(self, target="/", headers=None, rest=b""):
         """Do the handshake; rest travels with it, in the same segment."""
-        host = "127.0.0.1:%d" % self.socket.getpeername()[1]
+        host = f"127.0.0.1:{self.socket.getpeername()[1]}"
         self.write(
             handshake.request_head(host, target, KEY, headers or {}) + rest
         )
