@@ -22,7 +22,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections import deque
 from itertools import islice
 from pathlib import Path
@@ -499,11 +498,11 @@ class Server:
 
     def bug(self, user: User, error: Exception) -> None:
         """A hook raised: tell the programmer all, the user little."""
-        traceback.print_exception(type(error), error, error.__traceback__)
+        print_traceback(error)
         try:
             self.on_error(user, error)
-        except Exception:
-            traceback.print_exc()
+        except Exception as another:
+            print_traceback(another)
         if user.handshaken:
             self.close(user, CloseCode.INTERNAL_ERROR, "a bug in the server")
         else:
@@ -535,8 +534,10 @@ class Server:
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0: any free one. Raises OSError."""
+    # As bytes: for a str, Python loads half a megabyte of Unicode tables.
+    name = host.encode() if host.isascii() else host
     family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     sock = socket.socket(family, kind, protocol)
     try:
@@ -591,6 +592,11 @@ def count_places(listener: socket.socket) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     # The kernel gives out the lowest free number: those below are in use.
     return most - listener.fileno() - 1 - SPARE
+
+
+def print_traceback(error: Exception) -> None:
+    """Print on stderr what Python prints for an uncaught exception."""
+    sys.excepthook(type(error), error, error.__traceback__)
 
 
 def can_be_watched(sock: socket.socket) -> bool:
