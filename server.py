@@ -441,8 +441,7 @@ class Server:
                     self.drop(user, "did not hang up")
             elif not user.handshaken:
                 if late:
-                    reason = "The request did not come within 10 seconds."
-                    self.refuse(user, HandshakeError(408, reason))
+                    self.give_up(user)
             elif user.pinged:
                 if late:
                     self.drop(user, "did not answer a ping")
@@ -454,6 +453,15 @@ class Server:
             self.say_goodbye()
         self.share()  # That the dropped have left was said just now.
 
+    def give_up(self, user: User) -> None:
+        """End a handshake that took too long."""
+        late = HandshakeError(408, "The request did not come in 10 seconds.")
+        if user.head:
+            self.refuse(user, late)
+        else:
+            # Not worth a line: browsers open spare connections like this.
+            self.finish(user, handshake.refusal(late, None))
+
     def say_goodbye(self) -> None:
         """Stop listening, Close everyone; end when they are gone or late."""
         everyone = list(self.users.values())
@@ -464,8 +472,10 @@ class Server:
             for user in everyone:
                 if user.handshaken:
                     self.close(user, CloseCode.GOING_AWAY, "the room closes")
-                else:
+                elif user.head:
                     self.refuse(user, HandshakeError(503, "The room closes."))
+                else:
+                    self.drop(user, "asked for nothing")
         elif self.now >= self.end:
             for user in everyone:
                 self.drop(user, "did not hang up")

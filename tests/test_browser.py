@@ -1,0 +1,516 @@
+"""client.html in a real browser: two people meet, talk and part.
+
+It needs a Chromium; where there is none, these tests are skipped, but not
+where the environment variable CI is set.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import tempfile
+import unittest
+import zlib
+from pathlib import Path
+from urllib.parse import quote
+
+from tests import chromium
+from tests.support import ROOT, Peer, Process
+
+PAGE = ROOT / "client.html"
+NO_BROWSER = (
+    "no Chromium found: install one (Debian: apt-get install chromium)"
+    " or name it in the environment variable BROWSER_PATH"
+)
+SAID = "100 % & a+b = c; žluť ☂"
+MARKUP = "<img src=x onerror=hacked=1>"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>hacked=1</script></svg>'
+FORBIDDEN = (
+    "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write",
+    "eval(", "<script ", "stylesheet", "@import", "url(",
+)  # fmt: skip
+HEADS = {
+    "image/jpeg": b"\xff\xd8\xff\xe0",
+    "image/gif": b"GIF89a",
+    "image/webp": b"RIFF\x10\0\0\0WEBP",
+}
+
+# JavaScript: the entries of the message list that contain a text.
+FIND = """(kind, text) => [...document.querySelectorAll('#messages .' + kind)]
+    .filter(entry => entry.textContent.includes(text)).length"""
+TEXTS = """[...document.querySelectorAll('#messages .text')]
+    .map(element => element.textContent)"""
+STATE = "document.getElementById('state').textContent"
+COUNTDOWN = "document.getElementById('countdown').textContent"
+# The lowest contrast of any text with what is behind it (WCAG 2).
+CONTRAST = """(() => {
+  const parse = color => color.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map(v => v / 255).map(
+      v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const color = parse(getComputedStyle(element).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  let lowest = [99, ''];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some(
+      node => node.nodeType === 3 && node.data.trim());
+    if (!element.checkVisibility() || !(own || element.value)) continue;
+    const [a, b] = [parse(getComputedStyle(element).color), behind(element)]
+      .map(luminance).sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < lowest[0]) lowest = [ratio, element.outerHTML];
+  }
+  return lowest;
+})()"""
+# What cannot be reached at the right side of the window.
+OUTSIDE = """[...document.querySelectorAll('button, input, select')]
+    .filter(element => element.checkVisibility()
+      && !element.closest('#people')
+      && element.getBoundingClientRect().right > innerWidth)
+    .map(element => element.id)"""
+SMALLEST_LETTERS = """Math.min(...[...document.querySelectorAll('body *')]
+    .map(element => parseFloat(getComputedStyle(element).fontSize)))"""
+
+
+def make_png(width=3, height=2):
+    """Return the bytes of a small red picture."""
+
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = (b"\0" + b"\xff\0\0" * width) * height
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def use_address(port):
+    """Return the script that gives a page from disk another address."""
+    address = f"ws://127.0.0.1:{port}/"
+    return f"sessionStorage.setItem('address', '{address}')"
+
+
+def setUpModule():
+    global browser
+    path = chromium.find_browser()
+    if path is None:
+        if os.environ.get("CI"):
+            raise AssertionError(NO_BROWSER)
+        raise unittest.SkipTest(NO_BROWSER)
+    browser = chromium.Browser(path)
+
+
+def tearDownModule():
+    browser.close()
+
+
+class BrowserTest(unittest.TestCase):
+    """A running room, and tabs whose console must stay clean."""
+
+    def setUp(self):
+        self.process = Process("0")
+        self.addCleanup(self.process.__exit__)
+        self.port = self.process.port
+        self.tabs = []
+        self.console_may_complain = False
+
+    def tearDown(self):
+        for tab in self.tabs:
+            tab.run("0")  # fetches what has happened meanwhile
+            if not self.console_may_complain:
+                self.assertEqual(tab.errors, [])
+            tab.close()
+
+    def open(self, name=None, *, disk=False, **options):
+        """Open the page, from the room or from disk; join with a name."""
+        url = PAGE.as_uri() if disk else f"http://127.0.0.1:{self.port}/"
+        if disk:
+            options["before"] = use_address(self.port)
+        tab = browser.open(url, **options)
+        self.tabs.append(tab)
+        tab.wait_for(f"{STATE}.startsWith('Open')")
+        if name is not None:
+            self.join(tab, name)
+        return tab
+
+    def join(self, tab, name):
+        """Type a name where the page puts the cursor, and Enter."""
+        tab.wait_for("document.activeElement.id === 'name'")
+        tab.type(name)
+        tab.press("Enter")
+        tab.wait_for(f"{STATE}.startsWith('Open. You are')")
+
+    def peer(self, name=None):
+        """Return somebody with a program instead of a page."""
+        peer = Peer(self.port)
+        self.addCleanup(peer.close)
+        if name is not None:
+            peer.send("type=add&ming=" + quote(name))
+            peer.receive_json()
+        return peer
+
+    def say(self, tab, text, to="all"):
+        """Choose who gets it, type it, press Enter."""
+        tab.run(
+            """to => { const select = document.getElementById('to');
+            select.value = to; select.dispatchEvent(new Event('change'));
+            document.getElementById('text').focus() }""",
+            to,
+        )
+        tab.type(text)
+        tab.press("Enter")
+
+    def click(self, tab, button):
+        tab.run("id => document.getElementById(id).click()", button)
+
+    def wait_for_entry(self, tab, kind, text, number=1):
+        tab.wait_for(f"(...all) => ({FIND})(...all) === {number}", kind, text)
+
+    def code(self, tab):
+        return tab.run(f"{STATE}.match(/#(\\d+)/)[1]")
+
+    def stop_server(self):
+        self.console_may_complain = True  # about every vain attempt
+        self.process.signal(signal.SIGTERM)
+
+
+class ConversationTest(BrowserTest):
+    def test_from_the_room(self):
+        self.converse(self.open("Ana"), self.open("Bo"))
+
+    def test_from_disk(self):
+        self.converse(self.open("Ana", disk=True), self.open("Bo", disk=True))
+
+    def test_from_both(self):
+        self.converse(self.open("Ana"), self.open("Bo", disk=True))
+
+    def converse(self, ana, bo):
+        """Meet, talk, whisper, send a picture, leave."""
+        other = self.peer("Cyd")
+        codes = {"Ana": self.code(ana), "Bo": self.code(bo)}
+        self.wait_for_entry(ana, "notice", f"Bo #{codes['Bo']} came.")
+        for tab in (ana, bo):
+            tab.wait_for("document.querySelectorAll('#people li').length === 3")
+            people = tab.run("document.getElementById('people').innerText")
+            for name, code in codes.items():
+                self.assertIn(f"{name} #{code}", people)
+
+        self.say(ana, SAID)
+        for tab in (ana, bo):
+            self.wait_for_entry(tab, "chat", SAID)
+            self.wait_for_entry(tab, "chat", f"Ana #{codes['Ana']}")
+        self.assertEqual(other.receive_json()["nrong"], SAID)
+
+        self.say(bo, "only you", codes["Ana"])
+        self.say(bo, "all again")
+        for tab in (ana, bo):
+            self.wait_for_entry(tab, "whisper", "only you")
+            self.wait_for_entry(tab, "whisper", "whispers to Ana")
+        self.assertEqual(other.receive_json()["nrong"], "all again")
+
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "picture.png")
+            file.write_bytes(make_png())
+            ana.choose_file("#file", file)
+            for tab in (ana, bo):
+                self.wait_for_entry(tab, "binary", "image/png")
+                tab.wait_for("document.querySelector('img').naturalWidth === 3")
+        self.assertEqual(other.receive(), make_png())
+
+        # Ana is writing to Bo while he leaves.
+        ana.run("code => chooseReceiver(code)", codes["Bo"])
+        self.tabs.remove(bo)
+        self.assertEqual(bo.errors, [])
+        bo.close()
+        self.wait_for_entry(ana, "notice", f"Bo #{codes['Bo']} left.")
+        people = ana.run("document.getElementById('people').innerText")
+        self.assertNotIn("Bo", people)
+        # What was meant for Bo does not go to everyone.
+        self.assertEqual(ana.run("document.getElementById('to').value"), "")
+        ana.type("dear Bo")
+        ana.press("Enter")
+        self.assertEqual(
+            ana.run("document.getElementById('text').value"), "dear Bo"
+        )
+
+    def test_wrong_address_from_disk(self):
+        tab = browser.open(
+            PAGE.as_uri(),
+            before=use_address(1),  # where nobody listens
+        )
+        self.tabs.append(tab)
+        self.console_may_complain = True
+        tab.wait_for(f"{COUNTDOWN}.startsWith('Trying again in')")
+        self.assertEqual(
+            tab.run("document.getElementById('address').defaultValue"),
+            "ws://127.0.0.1:9000/",
+        )
+        tab.run("document.getElementById('address').select()")
+        tab.type(f"ws://127.0.0.1:{self.port}/")
+        self.click(tab, "connect")
+        tab.wait_for(f"{STATE}.startsWith('Open')")
+        self.assertEqual(tab.run(COUNTDOWN), "")
+
+    def test_a_new_name(self):
+        ana, bo = self.open("Ana"), self.open("Bo")
+        bo.run(
+            """document.getElementById('setup').open = true;
+            document.getElementById('name').select()"""
+        )
+        bo.type("Bobby")
+        bo.press("Enter")
+        for tab in (ana, bo):
+            self.wait_for_entry(tab, "notice", "is now called Bobby")
+            tab.wait_for("document.querySelectorAll('#people li').length === 2")
+        bo.wait_for(f"{STATE}.includes('You are Bobby')")
+
+    def test_by_keyboard_alone(self):
+        tab = self.open("Ana")
+        tab.type("Hello")
+        tab.press("Enter")
+        self.wait_for_entry(tab, "chat", "Hello")
+        reached = []
+        focused = "document.activeElement.id || document.activeElement.tagName"
+        while len(reached) < 30 and "three" not in reached:
+            tab.press("Tab")
+            reached.append(tab.run(focused))
+        self.assertIn("send", reached)
+        self.assertIn("choose-file", reached)
+        tab.press("Enter")
+        self.wait_for_entry(tab, "chat", "3 of 3")
+
+
+class ForeignTest(BrowserTest):
+    """What others send is shown, and does nothing."""
+
+    def test_markup_is_text(self):
+        ana = self.open("Ana")
+        eve = self.peer(MARKUP)
+        eve.send("nr=" + quote(MARKUP) + "&key=all")
+        eve.send("nr=" + quote(MARKUP) + "&key=" + self.code(ana))
+        eve.send(MARKUP)
+        eve.send('{"type": "add", "name": "%s", "code": "%s", "time": "%s"}' % (
+            (MARKUP,) * 3
+        ))  # fmt: skip
+        self.wait_for_entry(ana, "chat", MARKUP)
+        self.wait_for_entry(ana, "whisper", MARKUP)
+        self.wait_for_entry(ana, "raw", MARKUP)
+        self.wait_for_entry(ana, "notice", MARKUP[:20] + " #")
+        self.wait_for_entry(ana, "notice", MARKUP)
+        self.assertEqual(ana.run("document.images.length"), 0)
+        self.assertEqual(ana.run("typeof hacked"), "undefined")
+        self.assertEqual(
+            ana.run("document.querySelector('.text:not([dir=auto])')"), None
+        )
+
+    def test_what_is_not_the_rooms_is_shown_as_it_came(self):
+        ana = self.open("Ana")
+        bo = self.peer()
+        raw = [
+            "just a text", "", "42", "null", "[]", '{"type": "add"}',
+            '{"nrong": 1, "code": "1", "code1": "all", "time": ""}',
+            '{"type": "madd", "name": "x", "code": "9", "time": "",'
+            ' "users": [null]}',
+            '{"type": "rmove", "nrong": {}, "time": ""}',
+        ]  # fmt: skip
+        for message in raw:
+            bo.send(message)
+        self.wait_for_entry(ana, "raw", "", len(raw))
+        self.assertEqual(ana.run(TEXTS), raw)
+
+    def test_binary(self):
+        ana = self.open("Ana")
+        bo = self.peer()
+        for kind, head in HEADS.items():
+            bo.send(head + bytes(9))
+            self.wait_for_entry(ana, "binary", kind)
+        for data in (SVG, b"", bytes(range(256)), b"<script>hacked=1</script>"):
+            with self.subTest(data=data[:9]):
+                bo.send(data)
+                self.wait_for_entry(
+                    ana, "binary", f"{len(data)} bytes. Save it"
+                )
+                # The link gives back the very bytes, and only for saving.
+                self.assertEqual(
+                    ana.run(
+                        """(() => {
+                        const link = [...document.links].pop();
+                        return [link.protocol, link.download !== '']; })()"""
+                    ),
+                    ["blob:", True],
+                )
+        self.assertEqual(ana.run("document.images.length"), len(HEADS))
+        self.assertEqual(ana.run("typeof hacked"), "undefined")
+
+    def test_the_list_is_bounded(self):
+        ana = self.open("Ana")
+        bo = self.peer()
+        bo.send(make_png())
+        self.wait_for_entry(ana, "binary", "image/png")
+        ana.run(
+            """window.revoked = [];
+            const revoke = URL.revokeObjectURL;
+            URL.revokeObjectURL = url => { revoked.push(url); revoke(url); };
+            window.picture = document.images[0].src; 0"""
+        )
+        for number in range(600):
+            bo.send(f"message {number}.")
+        self.wait_for_entry(ana, "raw", "message 599.")
+        self.assertEqual(
+            ana.run("document.getElementById('messages').childElementCount"),
+            500,
+        )
+        self.assertTrue(ana.run("revoked.includes(picture)"))
+        # The newest is in sight.
+        ana.wait_for("following")
+        ana.wait_for(
+            """(() => { const list = document.getElementById('messages');
+            return list.scrollHeight - list.scrollTop - list.clientHeight < 9
+            })()"""
+        )
+
+
+class ExperimentTest(BrowserTest):
+    def test_three_at_once(self):
+        ana, bo = self.open("Ana"), self.open("Bo")
+        self.click(ana, "three")
+        for tab in (ana, bo):
+            self.wait_for_entry(tab, "chat", "3 of 3")
+            self.assertEqual(tab.run(TEXTS), ["1 of 3", "2 of 3", "3 of 3"])
+
+    def test_70000_letters(self):
+        ana, bo = self.open("Ana"), self.open("Bo")
+        peer = self.peer()
+        self.click(ana, "long")
+        for tab in (ana, bo):
+            self.wait_for_entry(tab, "chat", "70,000 characters")
+            self.assertEqual(len(tab.run(TEXTS)[0]), 400)
+        self.assertEqual(len(peer.receive_json()["nrong"]), 70000)
+
+
+class StateTest(BrowserTest):
+    def test_the_server_stops_and_comes_back(self):
+        ana = self.open("Ana")
+        self.stop_server()
+        ana.wait_for(
+            f"{COUNTDOWN} === 'Trying again in 2 s.'"
+            f" && /Closed: code 1001.*the room closes/.test({STATE})"
+        )
+        self.wait_for_entry(ana, "notice", "code 1001")
+        self.wait_for_entry(ana, "notice", "the room closes")
+        self.assertTrue(ana.run("document.getElementById('send').disabled"))
+        ana.type("written meanwhile")
+        ana.press("Enter")
+        ana.wait_for(
+            f"{COUNTDOWN} === 'Trying again in 4 s.'"
+            f" && {STATE}.includes('code 1006')"
+        )
+        self.process.end()  # or its port would still be taken
+        with Process(str(self.port)):
+            self.click(ana, "connect")
+            ana.wait_for(f"{STATE}.startsWith('Open. You are Ana')")
+            self.assertEqual(ana.run(COUNTDOWN), "")
+            ana.run("document.getElementById('text').focus()")
+            ana.press("Enter")
+            self.wait_for_entry(ana, "chat", "written meanwhile")
+
+    def test_disconnect_and_connect(self):
+        ana, bo = self.open("Ana"), self.open("Bo")
+        self.click(ana, "disconnect")
+        ana.wait_for(f"{STATE}.includes('Closed: code 1000')")
+        self.wait_for_entry(bo, "notice", "left.")
+        self.assertEqual(ana.run(COUNTDOWN), "")
+        for button in ("send", "choose-file", "three", "long", "disconnect"):
+            self.assertTrue(
+                ana.run("id => document.getElementById(id).disabled", button)
+            )
+        self.click(ana, "connect")
+        ana.wait_for(f"{STATE}.startsWith('Open. You are Ana')")
+        self.wait_for_entry(bo, "notice", "came.")
+
+    def test_the_name_is_remembered_in_the_tab(self):
+        ana = self.open("Ana")
+        code = self.code(ana)
+        ana.reload()
+        ana.wait_for(
+            f"code => {STATE}.startsWith('Open. You are Ana')"
+            f" && !{STATE}.includes('#' + code)",
+            code,
+        )
+
+    def test_too_big_a_file_says_why(self):
+        ana = self.open("Ana")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "big.bin")
+            file.write_bytes(bytes(2 * 2**20))
+            ana.choose_file("#file", file)
+            self.wait_for_entry(ana, "notice", "Closed: code 1009")
+        self.wait_for_entry(ana, "notice", "1048576 bytes")
+
+
+class LooksTest(BrowserTest):
+    def test_nothing_is_loaded_from_elsewhere(self):
+        ana = self.open("Ana")
+        loaded = ana.run("performance.getEntriesByType('resource').length")
+        self.assertEqual(loaded, 0)
+        source = PAGE.read_text("utf-8")
+        self.assertEqual([w for w in FORBIDDEN if w in source], [])
+
+    def test_large_letters_and_contrast(self):
+        ana = self.open("Ana")
+        bo = self.peer("Bo")
+        bo.send("nr=psst&key=" + self.code(ana))
+        bo.send(bytes(5))
+        bo.send("raw")
+        self.wait_for_entry(ana, "raw", "raw")
+        ana.run("document.getElementById('setup').open = true")
+        for state in ("Open", "Closed"):
+            for scheme in ("light", "dark"):
+                with self.subTest(state=state, scheme=scheme):
+                    ana.color_scheme(scheme)
+                    ratio, where = ana.run(CONTRAST)
+                    self.assertGreaterEqual(ratio, 4.5, where)
+            self.click(ana, "disconnect")
+            ana.wait_for(f"{STATE}.startsWith('Closed')")
+        self.assertGreaterEqual(ana.run(SMALLEST_LETTERS), 18)
+
+    def test_narrow_and_wide(self):
+        for width, height in ((360, 640), (1280, 720), (320, 400)):
+            with self.subTest(width=width):
+                ana = self.open("W" * 20, width=width, height=height)
+                bo = self.peer("M" * 20)
+                bo.send("nr=" + "m" * 399 + "&key=" + self.code(ana))
+                bo.send(make_png(2000, 20))
+                bo.send("raw" * 99)
+                self.wait_for_entry(ana, "raw", "raw")
+                ana.run("document.getElementById('setup').open = true")
+                ana.run("document.getElementById('experiments').open = true")
+                for state in ("Open", "Closed"):
+                    ana.wait_for(f"state => {STATE}.startsWith(state)", state)
+                    fits = ana.run(
+                        """['html', 'body', '#messages'].map(
+                        name => document.querySelector(name)).map(
+                        element => element.scrollWidth - element.clientWidth)"""
+                    )
+                    self.assertEqual(fits, [0, 0, 0])
+                    outside = ana.run(OUTSIDE)
+                    self.assertEqual(outside, [])
+                    self.click(ana, "disconnect")
+                bo.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
