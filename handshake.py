@@ -40,13 +40,13 @@ SUBPROTOCOLS = ("chat",)  # those that this server speaks
 # cookies for 127.0.0.1, from all its ports, a few thousand more.
 MAX_HEAD = 16 * 1024
 
-REQUEST_LINE = re.compile(r"([A-Z]+) ([!-~]+) HTTP/(1\.[0-9])")
+REQUEST_LINE = re.compile(r"([A-Z]{1,20}) ([!-~]+) HTTP/(1\.[0-9])")
 # RFC 6455 s4.2.1: a path, or a whole address; then perhaps a query.
 TARGET = re.compile(r"(?:https?://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?")
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: (.*))?")
 # A token, a colon without a space before it, a value without controls.
 HEADER_LINE = re.compile(
-    r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
+    r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)"
 )
 KEY = re.compile(r"[+/0-9A-Za-z]{22}==")  # 16 bytes in base64
 # RFC 7230: these decide what the request means, so there is one at most.
@@ -123,17 +123,30 @@ def take_request(received: bytes) -> tuple[Request, bytes] | None:
     that no request can come of it.
     """
     check_beginning(received)
-    head, end, rest = received.partition(b"\r\n\r\n")
-    if len(head) > MAX_HEAD:
-        raise HandshakeError(431, f"A request has at most {MAX_HEAD} bytes.")
-    if not end:
+    taken = take_head(received)
+    if not taken:
         return None
-    first, *lines = head.decode("latin-1").split("\r\n")
+    first, lines, rest = taken
     method, path, query, version = parse_request_line(first)
     headers = parse_header_lines(lines)
     if version == "1.1" and not headers.get("Host"):
         raise HandshakeError(400, "The Host header is missing.")
     return Request(method, path, query, version, headers), rest
+
+
+def take_head(received: bytes) -> tuple[str, list[str], bytes] | None:
+    """Return (first line, header lines, the bytes behind the empty line).
+
+    Or None while the empty line has not arrived, or HandshakeError 431.
+    """
+    head, end, rest = received.partition(b"\r\n\r\n")
+    # Without its end, the last three bytes may belong to the empty line.
+    if len(head) > (MAX_HEAD if end else MAX_HEAD + 3):
+        raise HandshakeError(431, f"A head has at most {MAX_HEAD} bytes.")
+    if not end:
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    return first, lines, rest
 
 
 def check_beginning(received: bytes) -> None:
@@ -157,7 +170,7 @@ def check_beginning(received: bytes) -> None:
 # The beginning of a request line, wherever it was cut.
 BEGINNING = re.compile(rb"(?:[A-Z]{1,20}(?: [!-~]*(?: [!-~]*\r?)?)?)?")
 NOT_HTTP = {
-    b"\x16\x03": "That is https; open http:// with the same address.",
+    b"\x16": "That is https; open http:// with the same address.",
     b"PRI * HTTP/2": "That is HTTP/2; this server speaks HTTP/1.1.",
     b"SSH-": "That is SSH; this server speaks HTTP/1.1.",
 }
@@ -186,7 +199,7 @@ def parse_header_lines(lines: Sequence[str]) -> Headers:
         match = HEADER_LINE.fullmatch(line)
         if not match:
             raise HandshakeError(400, "A header line is not 'Name: value'.")
-        name, value = match[1].lower(), match[2].rstrip(" \t")
+        name, value = match[1].lower(), match[2].strip(" \t")
         if name not in fields:
             fields[name] = value
         elif name in SINGLE_HEADERS:
@@ -361,7 +374,11 @@ def request_head(
         f"Sec-WebSocket-Version: {VERSION}",
     ]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if not REQUEST_LINE.fullmatch(lines[0]):
+    if not (
+        target.startswith("/")
+        and TARGET.fullmatch(target)
+        and REQUEST_LINE.fullmatch(lines[0])
+    ):
         raise ValueError(f"not a path: {target!r}")
     for line in lines[1:]:
         if not HEADER_LINE.fullmatch(line):
@@ -377,16 +394,15 @@ def take_response(received: bytes) -> tuple[Response, bytes] | None:
     """
     if not received.startswith(b"HTTP/"[: len(received)]):
         raise HandshakeError(400, "The server does not speak HTTP.")
-    head, end, rest = received.partition(b"\r\n\r\n")
-    if len(head) > MAX_HEAD:
-        raise HandshakeError(431, f"A response has at most {MAX_HEAD} bytes.")
-    if not end:
+    taken = take_head(received)
+    if not taken:
         return None
-    first, *lines = head.decode("latin-1").split("\r\n")
+    first, lines, rest = taken
     match = STATUS_LINE.fullmatch(first)
     if not match:
         raise HandshakeError(400, "The server does not speak HTTP/1.1.")
-    return Response(int(match[1]), match[2], parse_header_lines(lines)), rest
+    headers = parse_header_lines(lines)
+    return Response(int(match[1]), match[2] or "", headers), rest
 
 
 def check_response(

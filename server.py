@@ -731,8 +731,8 @@ MAX_NAME = 20  # characters
 # Controls, line separators, what turns the direction of writing round, and
 # what cannot be seen at all.
 NOT_IN_NAMES = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069"
-    "\ufeff]"
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060\u2066-\u2069\ufeff]"
 )
 
 
