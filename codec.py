@@ -135,7 +135,7 @@ class Decoder:
             at = self.take_piece(data, 0)
             if not self.missing and self.fin:
                 yield self.end_message()
-        while at < have and not self.missing:
+        while at < have:
             header = self.read_header(data, at)
             if header is None:
                 break
@@ -264,7 +264,7 @@ MASK_RULES = {
 
 def check_length(length: int, size: int) -> None:
     """Check a length that stood in size bytes, 2 or 8 (s5.2)."""
-    if size == 8 and length >> 63:
+    if length >> 63:
         raise broken("s5.2: the top bit of a 64-bit length must be 0")
     if length < LENGTH_16 or (size == 8 and length <= 0xFFFF):
         raise broken("s5.2: a length must use the fewest bytes possible")
