@@ -321,10 +321,16 @@ def may_be_sent(code: int) -> bool:
 
 def encode_message(message: str | bytes, key: bytes = b"") -> bytes:
     """Return the frame for one message: str as text, bytes as binary."""
+    opcode, payload = to_payload(message)
+    return encode_frame(opcode, payload, key)
+
+
+def to_payload(message: str | bytes) -> tuple[int, bytes]:
+    """Return (opcode, payload) for a message; TypeError for anything else."""
     if isinstance(message, str):
-        return encode_frame(TEXT, message.encode(), key)
+        return TEXT, message.encode()
     if isinstance(message, bytes):
-        return encode_frame(BINARY, message, key)
+        return BINARY, message
     kind = type(message).__name__
     raise TypeError(f"a message is str or bytes, not {kind}")
 
@@ -352,18 +358,23 @@ def encode_frame(
 
     key: 4 bytes to mask with, as a client must; empty: not masked.
     """
-    first = (FIN if fin else 0) | opcode
+    head = encode_head(opcode, len(payload), key, fin)
+    return head + (mask(payload, key) if key else payload)
+
+
+def encode_head(
+    opcode: int, size: int, key: bytes = b"", fin: bool = True
+) -> bytes:
+    """Return all of a frame that stands before a payload of size bytes."""
+    first = FIN | opcode if fin else opcode
     mask_bit = MASK if key else 0
-    size = len(payload)
     if size < LENGTH_16:
-        head = bytes((first, mask_bit | size))
-    elif size <= 0xFFFF:
-        head = bytes((first, mask_bit | LENGTH_16)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((first, mask_bit | LENGTH_64)) + size.to_bytes(8, "big")
-    if key:
-        return head + key + mask(payload, key)
-    return head + payload
+        return bytes((first, mask_bit | size)) + key
+    if size <= 0xFFFF:
+        head = bytes((first, mask_bit | LENGTH_16))
+        return head + size.to_bytes(2, "big") + key
+    head = bytes((first, mask_bit | LENGTH_64))
+    return head + size.to_bytes(8, "big") + key
 
 
 def mask(payload: bytes, key: bytes) -> bytes:
