@@ -127,11 +127,12 @@ def take_request(received: bytes) -> tuple[Request, bytes] | None:
     if not taken:
         return None
     first, lines, rest = taken
-    method, path, query, version = parse_request_line(first)
+    method, path, query, version = match_request_line(first)
     headers = parse_header_lines(lines)
     if version == "1.1" and not headers.get("Host"):
         raise HandshakeError(400, "The Host header is missing.")
-    return Request(method, path, query, version, headers), rest
+    fields = dict(parse_qsl(query, keep_blank_values=True))
+    return Request(method, unquote(path), fields, version, headers), rest
 
 
 def take_head(received: bytes) -> tuple[str, list[str], bytes] | None:
@@ -162,7 +163,7 @@ def check_beginning(received: bytes) -> None:
     if b"\n" in first:
         raise HandshakeError(400, "Every line has to end with CR LF.")
     if end:
-        parse_request_line(first.decode("latin-1"))
+        match_request_line(first.decode("latin-1"))
     elif not BEGINNING.fullmatch(first):
         raise HandshakeError(400, "That is not HTTP.")
 
@@ -176,7 +177,7 @@ NOT_HTTP = {
 }
 
 
-def parse_request_line(line: str) -> tuple[str, str, dict[str, str], str]:
+def match_request_line(line: str) -> tuple[str, str, str, str]:
     """Return (method, path, query, HTTP version) of "GET /?a=b HTTP/1.1"."""
     match = REQUEST_LINE.fullmatch(line)
     if not match:
@@ -188,8 +189,7 @@ def parse_request_line(line: str) -> tuple[str, str, dict[str, str], str]:
     if not match:
         raise HandshakeError(400, "The address is not a path like /chat?a=b.")
     path, query = match.groups()
-    pairs = parse_qsl(query or "", keep_blank_values=True)
-    return method, unquote(path or "/"), dict(pairs), version
+    return method, path or "/", query or "", version
 
 
 def parse_header_lines(lines: Sequence[str]) -> Headers:
