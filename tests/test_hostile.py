@@ -1,0 +1,901 @@
+"""Nothing a client does can hurt the room: rules, resets, hooks, ends."""
+
+# ruff: noqa: SIM117 - Python 3.8 has no brackets around several with
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import unittest
+from unittest import mock
+
+import codec
+import server
+from handshake import HandshakeError
+from tests.hostile import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Relay,
+    Room,
+    clock,
+    connect,
+    frame,
+    read_head,
+    read_to_end,
+    request,
+    reset,
+    room,
+    sleeper,
+    status,
+    talk,
+    wait_for_users,
+)
+from tests.support import (
+    DEADLINE,
+    KEY,
+    MASKING_KEY,
+    Peer,
+    Process,
+    count_descriptors,
+    wait_until,
+)
+
+MAX_MESSAGE = 1000  # bytes, in the table of rules
+SIZES = (1, 2, 3, 7, 1024)  # of a recv
+
+
+def header(first, length, *more):
+    """Return the header of a masked frame with a length as it comes."""
+    return bytes((first, 0x80 | length, *more)) + MASKING_KEY
+
+
+def close_frame(code, reason=b""):
+    return frame(CLOSE, code.to_bytes(2, "big") + reason)
+
+
+def masked(payload):
+    return codec.mask(payload, MASKING_KEY)
+
+
+def rules():
+    """Yield (what is wrong, the bytes that are, the code of the Close)."""
+    for bit in (0x40, 0x20, 0x10):
+        yield f"reserved bit 0x{bit:X}", header(0x81 | bit, 0), 1002
+    for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15):
+        yield f"reserved opcode {opcode}", header(0x80 | opcode, 0), 1002
+    yield "not masked", codec.encode_frame(TEXT, b"x"), 1002
+    yield "not masked, empty", b"\x81\x00", 1002
+    yield "ping, not masked", codec.encode_frame(PING, b""), 1002
+    yield "125 in 16 bits", header(0x81, 126, 0, 125), 1002
+    yield "0 in 16 bits", header(0x82, 126, 0, 0), 1002
+    yield "65535 in 64 bits", header(0x82, 127, *[0] * 6, 255, 255), 1002
+    yield "the top bit", header(0x82, 127, 128, *[0] * 7), 1002
+    for opcode in (CLOSE, PING, PONG):
+        name = codec.Opcode(opcode).name
+        yield f"{name} too long", header(0x80 | opcode, 126, 0, 126), 1002
+        yield f"{name} in fragments", header(opcode, 1), 1002
+    yield "continuation of nothing", frame(0, b"x"), 1002
+    yield "fragment of nothing", frame(0, b"x", fin=False), 1002
+    begun = frame(TEXT, b"x", fin=False)
+    yield "text in text", begun + frame(TEXT, b"y"), 1002
+    yield "binary in text", begun + frame(BINARY, b"y"), 1002
+    yield "close of one byte", frame(CLOSE, b"\x03"), 1002
+    for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 1999, 2000, 2999):
+        yield f"close with {code}", close_frame(code), 1002
+    for code in (5000, 65535):
+        yield f"close with {code}", close_frame(code), 1002
+    for text in (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"):
+        yield f"text {text}", frame(TEXT, b"ab" + text + b"cd"), 1007
+        yield f"reason {text}", close_frame(1000, text), 1007
+    yield "half a character", frame(TEXT, b"\xe2\x82"), 1007
+    cut = begun + frame(0, b"\xe2", fin=False) + frame(0, b"\x82")
+    yield "half a character in fragments", cut, 1007
+    yield "bad before its end", begun + frame(0, b"\xff", fin=False), 1007
+    arriving = header(0x81, 100) + masked(b"ok \xff")
+    yield "bad in a frame that is still arriving", arriving, 1007
+    # At the header: the bytes end with it.
+    yield "too large", header(0x82, 126, 3, 0xE9), 1009
+    yield "much too large", header(0x81, 127, 64, *[0] * 7), 1009
+    half = frame(BINARY, bytes(MAX_MESSAGE // 2 + 1), fin=False)
+    yield "too large in sum", half + header(0x80, 126, 1, 0xF4), 1009
+
+
+class Rules(unittest.TestCase):
+    """RFC 6455 s4 and s5 on the wire."""
+
+    def offend(self, running, witness, offence, after):
+        """Return what an offender and a witness get to see of it."""
+        with Peer(running.port) as peer:
+            peer.write(frame(TEXT, b"before") + offence + after)
+            seen = [peer.receive(), peer.receive_close()]
+        witness.send("sync")
+        for message in iter(witness.receive, "sync"):
+            seen.append(message)
+        return seen
+
+    def test_each_rule_whose_breach_ends_the_connection(self):
+        with room(Relay, max_message=MAX_MESSAGE) as running:
+            with Peer(running.port) as witness:
+                for what, offence, code in rules():
+                    with self.subTest(what):
+                        seen = self.offend(running, witness, offence, b"")
+                        self.assertEqual(seen[1].code, code)
+                        self.assertTrue(seen[1].reason)
+                        seen.pop(1)
+                        self.assertEqual(seen, ["before", "before"])
+
+    def test_each_rule_at_every_split_and_nothing_after(self):
+        after = frame(TEXT, b"after") + frame(PING) + frame(TEXT, b"after")
+        results = []
+        for size in SIZES:
+            result = []
+            with mock.patch.object(server, "RECV_SIZE", size):
+                with room(Relay, max_message=MAX_MESSAGE) as running:
+                    with Peer(running.port) as witness:
+                        for rule in rules():
+                            result.append(
+                                self.offend(running, witness, rule[1], after)
+                            )
+            results.append(result)
+        for size, result in zip(SIZES, results):
+            for rule, seen, at_once in zip(rules(), result, results[-1]):
+                with self.subTest(rule[0], size=size):
+                    self.assertEqual(seen, at_once)
+                    first, close, *witnessed = seen
+                    self.assertEqual((first, close.code), ("before", rule[2]))
+                    self.assertEqual(witnessed, ["before"])
+
+    def test_every_allowed_code_is_answered_with_itself(self):
+        codes = [*range(1000, 1015), *range(3000, 5000)]
+        for code in (1004, 1005, 1006):
+            codes.remove(code)
+        answers = []
+        with room(Relay) as running:
+            for at in range(0, len(codes), 50):
+                socks = [
+                    connect(running.port, request() + close_frame(code))
+                    for code in codes[at : at + 50]
+                ]
+                for sock in socks:
+                    with sock:
+                        answers.append(read_to_end(sock).split(b"\r\n\r\n")[1])
+        for code, answer in zip(codes, answers):
+            expected = codec.encode_frame(CLOSE, code.to_bytes(2, "big"))
+            self.assertEqual(answer, expected, code)
+        self.assertEqual(len(answers), len(codes))
+
+    def test_a_close_without_a_code(self):
+        with room(Relay) as running, Peer(running.port) as peer:
+            peer.frame(CLOSE)
+            self.assertEqual(peer.receive_close(), (1005, ""))
+
+    def test_who_does_not_hang_up_is_dropped_after_two_seconds(self):
+        for offence in (b"\x81\x00", close_frame(1000)):
+            with clock() as now, room() as running:
+                with Peer(running.port) as peer:
+                    peer.write(offence)
+                    self.assertEqual(peer.next()[0], CLOSE)
+                    now.go_to(1.5, running)
+                    self.assertEqual(len(running.users), 1)
+                    now.go_to(2.1, running)
+                    self.assertEqual(len(running.users), 0)
+
+    def test_who_is_closing_may_send_on_and_is_not_heard(self):
+        with room() as running:
+            with Peer(running.port) as peer, Peer(running.port) as witness:
+                peer.write(close_frame(1000) + frame(TEXT, b"no") * 10)
+                self.assertEqual(peer.next()[1].code, 1000)
+                peer.write(frame(TEXT, b"no") * 1000 + b"\xff" * 1000)
+                witness.send("sync")
+                self.assertEqual(witness.receive(), "sync")
+                self.assertIsNone(peer.next())
+
+    def chat(self):
+        """Return what two users of the room get to see of each other."""
+        with room() as running:
+            with Peer(running.port, open=False) as ana:
+                joins = codec.encode_message("type=add&ming=Ana", MASKING_KEY)
+                ana.open(rest=joins)
+                seen = [ana.receive_json()]
+                with Peer(running.port) as bob:
+                    bob.send("type=add&ming=B%C3%B6b")
+                    seen += [bob.receive_json(), ana.receive_json()]
+                    self.converse(ana, bob)
+                    for peer in (ana, bob):
+                        while not seen or seen[-1] != b"end":
+                            seen.append(peer.receive())
+                            self.hide_the_time(seen)
+                        seen.append("---")
+                seen.append(ana.receive_json())
+            wait_for_users(running, 0)
+        return [*seen, *running.lines]
+
+    def converse(self, ana, bob):
+        parts = "nr=über&key=all".encode()
+        ana.write(
+            frame(TEXT, parts[:4], fin=False)
+            + frame(PING, b"?")
+            + frame(0, parts[4:])
+        )
+        self.assertEqual(ana.next(), (PONG, b"?"))
+        self.assertIn("über", bob.receive())
+        bob.send("nr=for+Ana&key=1")
+        self.assertIn("for Ana", bob.receive())
+        bob.send("nr=for+nobody&key=77")
+        bob.send(bytes(range(256)) * 5)
+        bob.send("just words")
+        bob.send("type=add&ming=Robert")
+        bob.send(b"end")
+
+    def hide_the_time(self, seen):
+        with contextlib.suppress(TypeError, ValueError):
+            message = json.loads(seen[-1])
+            message.pop("time", None)
+            seen[-1] = message
+
+    def test_the_chat_at_every_split(self):
+        results = []
+        for size in SIZES:
+            with mock.patch.object(server, "RECV_SIZE", size):
+                results.append(self.chat())
+        for size, result in zip(SIZES, results):
+            with self.subTest(size=size):
+                self.assertEqual(result, results[-1])
+        self.assertGreater(len(results[0]), 15)
+
+
+JUNK = (
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), "https"),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9), "HTTP/2"),
+    (b"SSH-2.0-OpenSSH_9.6\r\n", "SSH"),
+    (bytes(100), "not HTTP"),
+    (b"\xde\xad\xbe\xef", "not HTTP"),
+    (b"hello?\r\n", "not a request line"),
+    (b"hello?", "not HTTP"),
+    (b"\n", "CR LF"),
+    (b"GET / HTTP/1.1\nHost: a\n\n", "CR LF"),
+    (b"POST /x HTTP/1.1\r\n", "POST"),
+    (b"GET / HTTP/2\r\n", "not a request line"),
+    (b"GET  / HTTP/1.1\r\n", "not HTTP|not a request line"),
+    (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", "header line"),
+    (b"GET / HTTP/1.1\r\n folded\r\n\r\n", "header line"),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", "twice"),
+    (b"GET / HTTP/1.1\r\n\r\n", "Host"),
+)
+
+
+class Handshakes(unittest.TestCase):
+    def test_what_is_no_request_is_refused_at_once_and_in_words(self):
+        with room() as running:
+            for junk, words in JUNK:
+                with self.subTest(junk[:30]):
+                    with Peer(running.port, open=False) as peer:
+                        peer.write(junk)
+                        answer = peer.read_to_end()
+                    self.assertIn(status(answer), (400, 405))
+                    self.assertRegex(answer.decode(), words)
+                    self.assertRegex(running.lines[-1], f"refused.*({words})")
+
+    def test_https_is_told_what_to_open(self):
+        with room() as running, Peer(running.port, open=False) as peer:
+            peer.write(JUNK[0][0])
+            self.assertIn(b"is https; open http://", peer.read_to_end())
+            self.assertRegex(running.lines[-1], "is https; open http://")
+
+    def test_a_byte_a_second_is_408_after_ten(self):
+        with clock() as now, room() as running:
+            peer = Peer(running.port, open=False)
+            with peer, Peer(running.port) as other:
+                for i in range(10):
+                    peer.write(request()[i : i + 1])
+                    now.go_to(i + 0.5, running)
+                    self.assertNotIn("refused", running.lines[-1])
+                now.go_to(10.1, running)
+                self.assertIn("refused: 408", running.lines[-1])
+                self.assertEqual(status(peer.read_to_end()), 408)
+                talk([other], "still here")
+
+    def test_silence_is_408_too(self):
+        with mock.patch.object(server, "HANDSHAKE_SECONDS", 0.05):
+            with room() as running, Peer(running.port, open=False) as peer:
+                self.assertEqual(status(peer.read_to_end()), 408)
+
+    def test_a_slow_but_honest_one_gets_in(self):
+        with mock.patch.object(server, "RECV_SIZE", 1):
+            with room() as running, Peer(running.port) as peer:
+                talk([peer], "hello")
+
+    def test_who_is_refused_and_stays_is_dropped(self):
+        with mock.patch.object(server, "CLOSING_SECONDS", 0.05):
+            with room() as running, Peer(running.port, open=False) as peer:
+                peer.write(b"junk\r\n")
+                wait_for_users(running, 0)
+
+    def test_no_header_line_takes_long_to_refuse(self):
+        # Regular expressions can be made to go back and forth for seconds.
+        heads = (
+            b"A:" + b" " * 16000 + b"\x01",
+            b"A:" + b"\t " * 8000 + b"\x7f",
+            b"A" * 16000,
+            b"A:\r\n" * 4000,
+            b"Origin: http://" + b"a." * 8000 + b"!",
+        )
+        with room() as running, Peer(running.port) as other:
+            for head in heads:
+                with self.subTest(head[:20]):
+                    begin = b"GET / HTTP/1.1\r\nHost: a\r\n"
+                    begun = time.monotonic()
+                    sock = connect(running.port, begin + head + b"\r\n\r\n")
+                    with sock:
+                        talk([other], "hello")
+                        read_to_end(sock)
+                    self.assertLess(time.monotonic() - begun, 0.2)
+
+    def test_origin(self):
+        allowed = ["https://school.example", "http://a.example:8000"]
+        name = socket.gethostname().lower()
+        own = [
+            ("127.0.0.1:{}", "http://127.0.0.1:{}", 101),
+            ("localhost:{}", "http://localhost:{}", 101),
+            ("[::1]:{}", "http://[::1]:{}", 101),
+            (name + ":{}", "http://" + name + ":{}", 101),
+            ("127.0.0.1:{}", None, 101),
+            ("127.0.0.1:{}", "http://127.0.0.1:{}.evil.example", 403),
+            ("127.0.0.1:{}", "http://evil.example", 403),
+            ("127.0.0.1:{}", "https://127.0.0.1:{}", 403),
+            ("127.0.0.1:{}", "http://127.0.0.1", 403),
+            ("127.0.0.1:{}", "http://localhost:{}", 403),
+            ("127.0.0.1:{}", "http://127.0.0.1:{}@evil.example", 403),
+            ("127.0.0.1:{}", "", 403),
+            # DNS rebinding: a foreign name that resolves to this machine.
+            ("evil.example:{}", "http://evil.example:{}", 403),
+            ("127.0.0.1.evil.example", "http://127.0.0.1.evil.example", 403),
+        ]
+        a_page = "http://a.example:8000"
+        for origins, more in (
+            ([], [("null", 101), (allowed[0], 403), ("NULL", 403)]),
+            (allowed, [("null", 403), (allowed[0], 101), (a_page, 101)]),
+            (allowed, [("http://a.example", 403)]),
+            ([*allowed, "null"], [("null", 101)]),
+        ):
+            rows = [*own, *(("127.0.0.1:{}", *row) for row in more)]
+            with room(origins=origins) as running:
+                for host, origin, expected in rows:
+                    with self.subTest(origin, host=host, origins=origins):
+                        headers = {"host": host.format(running.port)}
+                        if origin is not None:
+                            headers["origin"] = origin.format(running.port)
+                        sock = connect(running.port, request(**headers))
+                        with sock:
+                            self.assertEqual(status(read_head(sock)), expected)
+
+
+class Ghosts(unittest.TestCase):
+    def test_who_does_not_answer_a_ping_is_dropped(self):
+        with clock() as now, room() as running:
+            ghost, peer = Peer(running.port), Peer(running.port)
+            with ghost, peer:
+                users = [running.users[1], running.users[2]]
+                now.go_to(19.0, running)
+                talk([peer], "I am here")
+                self.assertEqual(ghost.receive(), "I am here")
+                now.go_to(19.5, running)
+                self.assertEqual([user.pinged for user in users], [0, 0])
+                now.go_to(20.5, running)
+                self.assertEqual([user.pinged for user in users], [1, 0])
+                self.assertEqual(ghost.next(), (PING, b""))
+                now.go_to(39.5, running)
+                self.assertEqual([user.pinged for user in users], [1, 1])
+                self.assertEqual(peer.next(), (PING, b""))
+                peer.frame(PONG)
+                now.go_to(41.0, running)
+                self.assertEqual(list(running.users), [2])
+                self.assertIn("did not answer a ping", running.lines[-1])
+                talk([peer], "still here")
+
+    def test_the_switch(self):
+        with Process("0", "--ping-interval", "0.2") as process:
+            ghost, peer = Peer(process.port), Peer(process.port)
+            with ghost, peer:
+                begun = time.monotonic()
+                self.assertEqual(peer.next(), (PING, b""))
+                peer.frame(PONG)
+                process.wait_for("#1 left: 1006 did not answer a ping")
+                # The loop looks about twice a second.
+                self.assertLess(time.monotonic() - begun, 2 * (0.2 + 0.6))
+                peer.send("still here")
+                for event in iter(peer.next, (TEXT, "still here")):
+                    self.assertEqual(event, (PING, b""))
+
+
+class Held(Room):
+    """Stops the loop when asked to, so that much happens in one turn."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.held, self.go_on = threading.Event(), threading.Event()
+        self.errors = []
+
+    def hold(self):
+        self.held.set()
+        self.go_on.wait(DEADLINE)
+
+    def on_connect(self, user):
+        # So a few messages are enough to fill the pipe to one user.
+        user.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    def on_handshake(self, user, request):
+        if request.path == "/hold":
+            self.hold()
+
+    def on_message(self, user, message):
+        if message == "hold":
+            self.hold()
+        super().on_message(user, message)
+
+    def on_error(self, user, error):
+        self.errors.append(error)
+
+    @contextlib.contextmanager
+    def holding(self, peer):
+        """Hold the loop in the turn in which peer says "hold"."""
+        peer.send("hold")
+        self.held.wait(DEADLINE)
+        yield
+        self.go_on.set()
+
+
+class Resets(unittest.TestCase):
+    """No exception, no leak, no message of the others is lost."""
+
+    def test_two_users_reset_in_one_turn_with_words_on_their_lips(self):
+        # What they said can still be read, but nothing sent to them.
+        lips = (
+            frame(TEXT, b"last words") + frame(PING),
+            frame(PING) + frame(TEXT, b"last words"),
+            frame(TEXT, b"nr=last+words&key=1"),
+            frame(TEXT, b"type=add&ming=Late"),
+            frame(TEXT, b"last words") + frame(CLOSE),
+            frame(TEXT, b"last words") + b"\x81\x00",
+            b"",
+        )
+        for words in lips:
+            with self.subTest(words), room(Held) as running:
+                with contextlib.ExitStack() as stack:
+                    pair = [
+                        stack.enter_context(Peer(running.port))
+                        for _ in range(2)
+                    ]
+                    victims = [Peer(running.port) for _ in range(2)]
+                    with running.holding(pair[0]):
+                        for victim in victims:
+                            victim.write(words)
+                            victim.reset()
+                        # One who joins makes the room send to each alone.
+                        pair[1].send("type=add&ming=Bob")
+                        pair[1].send("told")
+                    for peer in pair:
+                        while peer.receive() != "told":
+                            pass
+                    wait_for_users(running, 2)
+                    talk(pair, "still here")
+
+    def test_reset_while_it_is_being_written_to(self):
+        for victims in (1, 2):
+            with self.subTest(victims=victims), room(Held) as running:
+                with Peer(running.port) as peer:
+                    socks = [sleeper(running.port) for _ in range(victims)]
+                    while len(running.unsent) < victims:
+                        talk([peer], b"x" * 60000)
+                    with running.holding(peer):
+                        for sock in socks:
+                            reset(sock)
+                    wait_for_users(running, 1)
+                    self.assertEqual(peer.receive(), "hold")
+                    talk([peer], "still here")
+                self.assertFalse(running.unsent)
+
+    def test_reset_by_one_who_has_too_much_waiting(self):
+        limit = 50_000
+        with room(Held, max_backlog=limit) as running:
+            # The first in the room: served before the others hear anything.
+            sock = sleeper(running.port)
+            user = running.users[1]
+            with Peer(running.port) as ana, Peer(running.port) as bob:
+                while user.waiting <= limit:
+                    talk([ana], b"x" * 5000)
+                    self.assertEqual(bob.receive(), b"x" * 5000)
+                self.assertIn(1, running.users)
+                with running.holding(ana):
+                    reset(sock)
+                    bob.send("type=add&ming=Bob")
+                self.assertEqual(bob.receive(), "hold")
+                self.assertEqual(bob.receive_json()["type"], "madd")
+                wait_for_users(running, 2)
+                talk((ana, bob), "still here")
+
+    def test_the_name_of_the_lost_is_removed_once(self):
+        with room(Held) as running, Peer(running.port) as peer:
+            victims = [Peer(running.port) for _ in range(2)]
+            for victim in victims:
+                victim.send("type=add&ming=Vic")
+                self.assertEqual(peer.receive_json()["type"], "add")
+            with running.holding(peer):
+                for victim in victims:
+                    victim.reset()
+            self.assertEqual(peer.receive(), "hold")
+            gone = sorted(peer.receive_json()["nrong"] for _ in victims)
+            self.assertEqual(gone, ["2", "3"])
+            peer.send("end")
+            self.assertEqual(peer.receive(), "end")
+
+    def test_reset_in_the_middle_of_a_handshake(self):
+        with room(Held) as running, Peer(running.port) as peer:
+            for part in (b"", b"GET", request()[:-2]):
+                reset(connect(running.port, part))
+                wait_for_users(running, 1)
+                talk([peer], "still here")
+            # The request is read, the 101 finds nobody.
+            sock = connect(running.port, request().replace(b" /", b" /hold"))
+            running.held.wait(DEADLINE)
+            reset(sock)
+            running.go_on.set()
+            wait_for_users(running, 1)
+            talk([peer], "still here")
+
+    def test_reset_in_the_middle_of_a_close(self):
+        with room(Held) as running, Peer(running.port) as peer:
+            for last in (close_frame(1000), b"\x81\x00", frame(TEXT, b"\xff")):
+                victim = Peer(running.port)
+                victim.write(last)
+                victim.reset()
+                wait_for_users(running, 1)
+                victim = Peer(running.port)
+                victim.write(last)
+                self.assertEqual(victim.next()[0], CLOSE)
+                victim.reset()
+                wait_for_users(running, 1)
+                talk([peer], "still here")
+
+    def test_half_a_close_is_an_end(self):
+        with room() as running, Peer(running.port) as peer:
+            with Peer(running.port) as half:
+                half.write(frame(TEXT, b"hello") + frame(TEXT)[:1])
+                half.socket.shutdown(socket.SHUT_WR)
+                self.assertEqual(half.receive(), "hello")
+                self.assertIsNone(half.next())
+            self.assertEqual(peer.receive(), "hello")
+            talk([peer], "still here")
+
+    def test_a_thousand_at_once_leave_no_descriptor(self):
+        with Process() as process:
+            pid = process.process.pid
+            with Peer(process.port) as ana, Peer(process.port) as bob:
+                talk((ana, bob), "hello")
+                before = count_descriptors(pid)
+                for i in range(20):
+                    socks = [
+                        connect(process.port, request(process.port))
+                        for _ in range(50)
+                    ]
+                    for sock in socks[::2]:
+                        sock.close()
+                    for sock in socks[1::2]:
+                        reset(sock)
+                    talk((ana, bob), f"round {i}")
+                if before is None:
+                    self.skipTest("counting descriptors needs /proc")
+                wait_until(lambda: count_descriptors(pid) == before)
+                talk((ana, bob), "still here")
+            process.signal(signal.SIGTERM)
+            self.assertEqual((process.end(), process.errors), (0, []))
+
+
+class Hooks(unittest.TestCase):
+    """A bug in a hook is its user's misfortune, and nobody else's."""
+
+    def run_with(self, hook, error, action):
+        """Let a hook raise for all but the first; return what stderr got."""
+        errors = io.StringIO()
+        with contextlib.redirect_stderr(errors), room() as running:
+            with Peer(running.port) as peer:
+                original = getattr(running, hook)
+
+                def raising(user, *arguments):
+                    if user.key > 1:
+                        raise error
+                    original(user, *arguments)
+
+                with mock.patch.object(running, hook, raising):
+                    action(running, peer)
+                    wait_for_users(running, 1)
+                talk([peer], "still here")
+        return errors.getvalue()
+
+    def expect_500(self, running, peer):
+        with Peer(running.port, open=False) as victim:
+            victim.write(request())
+            self.assertEqual(status(victim.read_to_end()), 500)
+
+    def expect_1011(self, running, peer):
+        with Peer(running.port) as victim:
+            with contextlib.suppress(OSError):
+                victim.send("hello")
+            self.assertEqual(victim.receive_close().code, 1011)
+
+    def hang_up(self, running, peer):
+        with Peer(running.port) as victim:
+            talk([victim], "hello")
+
+    def break_down(self, running, peer):
+        victim = Peer(running.port)
+        victim.send("hello")
+        victim.reset()
+
+    def test_each_hook(self):
+        rows = (
+            ("on_connect", self.expect_500),
+            ("on_handshake", self.expect_500),
+            ("on_open", self.expect_1011),
+            ("on_message", self.expect_1011),
+            ("on_close", self.hang_up),
+        )
+        for hook, action in rows:
+            for error in (ZeroDivisionError("Boom"), KeyError("Boom")):
+                with self.subTest(hook, error=error):
+                    errors = self.run_with(hook, error, action)
+                    self.assertIn("Traceback", errors)
+                    self.assertRegex(errors, type(error).__name__ + ".*Boom")
+                    self.assertEqual(errors.count("in raising"), 1)
+
+    def test_errors_that_mean_something_elsewhere(self):
+        for hook, error in (
+            ("on_message", HandshakeError(403, "too late")),
+            ("on_open", HandshakeError(403, "too late")),
+            ("on_message", codec.ProtocolError(1006, "not to be sent")),
+            ("on_message", codec.ProtocolError(1008, "long" * 99)),
+        ):
+            with self.subTest(hook, error=error):
+                errors = self.run_with(hook, error, self.expect_1011)
+                self.assertIn("Traceback", errors)
+        for hook, error in (
+            ("on_handshake", HandshakeError(799, "no such status")),
+            ("on_handshake", codec.ProtocolError(1006, "not to be sent")),
+        ):
+            with self.subTest(hook, error=error):
+                action = self.refused
+                self.assertIsNotNone(self.run_with(hook, error, action))
+
+    def refused(self, running, peer):
+        with Peer(running.port, open=False) as victim:
+            victim.write(request())
+            self.assertIn(status(victim.read_to_end()), (403, 500))
+
+    def test_on_error_that_raises_too(self):
+        def on_error(user, error):
+            raise KeyError("Again")
+
+        def action(running, peer):
+            running.on_error = on_error
+            self.expect_1011(running, peer)
+            self.break_down(running, peer)
+
+        errors = self.run_with("on_message", ValueError("Boom"), action)
+        self.assertIn("Boom", errors)
+        self.assertIn("Again", errors)
+
+    def test_a_reset_is_no_bug(self):
+        errors = self.run_with("on_error", ValueError("Boom"), self.hang_up)
+        self.assertEqual(errors, "")
+
+    def test_a_hook_that_drops_another_who_has_just_spoken(self):
+        with room(Held) as running, Peer(running.port) as ana:
+            bob = Peer(running.port)
+            with bob, running.holding(ana):
+                bob.send("hello")
+                running.on_message = lambda user, message: running.drop(
+                    running.users[3 - user.key], "for fun"
+                )
+                ana.send("out")
+            wait_for_users(running, 1)
+            del running.on_message
+
+    def test_a_hook_that_closes_another_in_the_same_turn(self):
+        with room(Held) as running, Peer(running.port) as ana:
+            bob = Peer(running.port)
+            users = running.users
+
+            def on_message(user, message):
+                if message == "out":
+                    running.close(users[2], 4000, "out")
+                running.broadcast(message)
+
+            with running.holding(ana):
+                running.on_message = on_message
+                ana.send("out")
+                bob.send("hello")
+            with bob:
+                self.assertEqual(bob.receive(), "hold")
+                self.assertEqual(bob.receive_close(), (4000, "out"))
+            self.assertEqual(ana.receive(), "hold")
+            self.assertEqual(ana.receive(), "out")
+            talk([ana], "still here")
+
+
+@unittest.skipIf(sys.platform == "win32", "Windows has no such signals")
+class Stopping(unittest.TestCase):
+    def fill(self, stack, process):
+        """Fill the room with all kinds; return who will say goodbye."""
+        port = process.port
+        pair = [stack.enter_context(Peer(port)) for _ in range(2)]
+        for _ in range(3):
+            stack.enter_context(sleeper(port))
+        for part in (b"", b"GET / HT", request()[:-1]):
+            stack.enter_context(connect(port, part))
+        for i in range(40):
+            talk(pair[:1], b"x" * 60000 + bytes((i,)))
+            while pair[1].receive()[60000] != i:
+                pass
+        return pair
+
+    def test_sigint_and_sigterm_say_1001_and_end_within_3_seconds(self):
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGINT)
+        with contextlib.ExitStack() as stack:
+            all_three = [stack.enter_context(Process()) for _ in numbers]
+            pairs = [self.fill(stack, process) for process in all_three]
+            begun = time.monotonic()
+            for process, number in zip(all_three, numbers):
+                process.signal(number)
+            for pair in pairs:
+                for peer in pair:
+                    self.assertEqual(peer.receive_close().code, 1001)
+            # The third gets a second one, and does not wait for sleepers.
+            impatient = all_three.pop()
+            impatient.signal(signal.SIGINT)
+            self.assertEqual(impatient.end(), -signal.SIGINT)
+            self.assertLess(time.monotonic() - begun, 1.5)
+            for process in all_three:
+                self.assertEqual(process.end(), 0)
+                self.assertLess(time.monotonic() - begun, 3)
+                self.assertEqual(process.errors, [])
+
+    def test_nobody_there_and_everybody_polite(self):
+        with Process() as empty, Process() as process:
+            with Peer(process.port) as peer:
+                empty.signal(signal.SIGINT)
+                process.signal(signal.SIGTERM)
+                self.assertEqual(peer.receive_close().code, 1001)
+            begun = time.monotonic()
+            self.assertEqual((empty.end(), process.end()), (0, 0))
+            self.assertLess(time.monotonic() - begun, 1)
+
+
+class Windows(unittest.TestCase):
+    """Habits of Windows that Linux does not punish."""
+
+    def test_select_gets_sockets_only_and_never_three_empty_lists(self):
+        asked = []
+
+        def select_like_windows(*lists_and_timeout):
+            *lists, timeout = lists_and_timeout
+            asked.append(timeout)
+            if not any(lists):
+                raise OSError(errno.EINVAL, "three empty lists")
+            for sock in itertools.chain(*lists):
+                if not isinstance(sock, socket.socket):
+                    raise OSError(errno.EINVAL, f"not a socket: {sock}")
+            return select.select(*lists_and_timeout)
+
+        fake = mock.Mock(select=select_like_windows)
+        fake.error = OSError
+        with mock.patch.object(server, "select", fake), room() as running:
+            self.assertEqual(server.wait([], [], 0.0), ([], []))
+            with Peer(running.port) as peer:
+                talk([peer], "hello")
+            wait_for_users(running, 0)
+            # No descriptor left, and nobody there either.
+            running.accept_again = time.monotonic() + 60
+            turns = len(asked)
+            wait_until(lambda: not running.may_accept())
+            running.accept_again = 0.0
+            with Peer(running.port) as peer:
+                talk([peer], "hello")
+        self.assertGreater(len(asked), turns)
+
+    def test_it_wakes_at_least_twice_a_second(self):
+        asked = []
+
+        def note(reading, writing, failing, timeout):
+            asked.append(timeout)
+            return select.select(reading, writing, failing, 0.01)
+
+        fake = mock.Mock(select=note)
+        running = Room()
+        with contextlib.closing(running.listener):
+            with mock.patch.object(server, "select", fake):
+                running.turn()
+        self.assertEqual(len(asked), 1)
+        self.assertLessEqual(asked[0], 0.5)
+
+    def test_a_second_bind_is_refused_not_shared(self):
+        options = []
+
+        class Socket(socket.socket):
+            def setsockopt(self, level, option, value):
+                options.append(option)
+
+        with mock.patch.object(sys, "platform", "win32"):
+            with mock.patch.object(server.socket, "socket", Socket):
+                with mock.patch.object(
+                    server.socket, "SO_EXCLUSIVEADDRUSE", -5, create=True
+                ):
+                    server.listen("127.0.0.1", 0).close()
+        self.assertEqual(options, [-5])
+
+    def test_a_port_is_not_shared_here_either(self):
+        with contextlib.closing(server.listen("127.0.0.1", 0)) as first:
+            with self.assertRaises(OSError):
+                server.listen("127.0.0.1", first.getsockname()[1])
+
+    def test_512_sockets_whatever_their_numbers(self):
+        listener = mock.Mock()
+        with mock.patch.object(sys, "platform", "win32"):
+            self.assertLess(server.count_places(listener), 512)
+            self.assertGreater(server.count_places(listener), 480)
+            newcomer = mock.Mock(**{"fileno.return_value": 99999})
+            self.assertTrue(server.can_be_watched(newcomer))
+
+    def test_a_console_with_no_letters_but_ascii(self):
+        surroundings = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+        with Process(env=surroundings) as process:
+            evil = "\x1b[2J\x9b31m\u202e\u4f60\U0001f600'\"\\" * 2
+            with Peer(process.port, open=False) as peer:
+                peer.write(request(origin="http://\xe4\x9b31m/" + "x" * 200))
+                self.assertEqual(status(peer.read_to_end()), 403)
+            with Peer(process.port) as peer:
+                peer.send("type=add&ming=" + evil)
+                peer.receive_json()
+                peer.write(close_frame(4000, evil.encode()[:100].strip()))
+                with contextlib.suppress(AssertionError):
+                    peer.receive_close()
+            process.wait_for("#2 .*left")
+        self.assertEqual(process.errors, [])
+        for line in process.lines:
+            self.assertRegex(line, r"\A[ -~]{1,99}\Z")
+
+    def test_where_sendmsg_is_missing(self):
+        class Plain:
+            """A socket of Windows."""
+
+            def __init__(self, sock):
+                self.send = sock.send
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            outbox = server.deque([b"ab", b"cd"])
+            self.assertEqual(server.send_some(Plain(ours), outbox), 2)
+            self.assertEqual(theirs.recv(9), b"ab")
+
+
+class Keys(unittest.TestCase):
+    def test_the_101_is_the_right_one(self):
+        with room() as running, Peer(running.port) as peer:
+            accept = peer.response.headers["Sec-WebSocket-Accept"]
+            self.assertEqual(KEY, "dGhlIHNhbXBsZSBub25jZQ==")
+            self.assertEqual(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+
+
+if __name__ == "__main__":
+    unittest.main()

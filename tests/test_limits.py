@@ -1,0 +1,363 @@
+"""Nothing grows, spins or stalls: slow readers, full houses, idle rooms."""
+
+# ruff: noqa: SIM117 - Python 3.8 has no brackets around several with
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import unittest
+from unittest import mock
+
+import codec
+import handshake
+import server
+from tests.hostile import (
+    CLOSE,
+    PING,
+    TEXT,
+    Crowd,
+    Relay,
+    Room,
+    connect,
+    descriptors,
+    frame,
+    peak_memory,
+    processor_share,
+    read_head,
+    read_to_end,
+    request,
+    room,
+    sleeper,
+    status,
+    talk,
+    wait_for_users,
+)
+from tests.support import Peer, Process, wait_until
+
+try:
+    import resource
+except ImportError:
+    resource = None  # Windows has no such limits
+
+MIB = 2**20
+LINUX = os.path.exists("/proc/self/stat")
+ON_LINUX = unittest.skipUnless(LINUX, "measured by /proc, which is Linux")
+LIMITED = unittest.skipUnless(resource, "descriptors are limited by resource")
+
+# python -c FORGETFUL server.py 0: a server that believes it has more
+# descriptors than it is allowed to, as if others in its process used them.
+FORGETFUL = """
+import sys
+import server
+server.count_places = lambda listener: 1000
+sys.exit(server.main(sys.argv[2:]))
+"""
+
+# python -c SMALL_PIPES server.py 0: the kernel takes little for each user,
+# or this machine would be busy with copying half a gigabyte.
+SMALL_PIPES = """
+import socket
+import sys
+import server
+listen = server.listen
+def listen_with_small_pipes(host, port):
+    listener = listen(host, port)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    return listener
+server.listen = listen_with_small_pipes
+sys.exit(server.main(sys.argv[2:]))
+"""
+
+
+@ON_LINUX
+class SlowReaders(unittest.TestCase):
+    def test_one_who_never_reads_while_36_mb_are_said(self):
+        with Process() as process, contextlib.ExitStack() as stack:
+            slow = stack.enter_context(sleeper(process.port))
+            peers = [stack.enter_context(Peer(process.port)) for _ in range(3)]
+            latencies = []
+            for i in range(600):
+                message = i.to_bytes(4, "big") * 15_000
+                begun = time.monotonic()
+                peers[0].send(message)
+                for peer in peers:
+                    self.assertEqual(peer.receive(), message)
+                latencies.append(time.monotonic() - begun)
+            process.wait_for("#1 left: 1006 did not read")
+            self.assertLess(sorted(latencies)[594], 0.1)
+            self.assertLess(peak_memory(process.process.pid), 48 * MIB)
+            talk(peers, "still here")
+            slow.close()
+
+    def test_two_hundred_share_one_backlog(self):
+        small_pipes = Process("0", python=("-c", SMALL_PIPES))
+        with small_pipes as process, contextlib.ExitStack() as stack:
+            pid = process.process.pid
+            pair = [stack.enter_context(Peer(process.port)) for _ in range(2)]
+            for _ in range(200):
+                stack.enter_context(sleeper(process.port))
+            talk(pair, "hello")
+            before = peak_memory(pid)
+            for i in range(134):
+                pair[0].send(bytes((i,)) * 60_000)
+                for peer in pair:
+                    self.assertEqual(peer.receive(), bytes((i,)) * 60_000)
+            self.assertLess(peak_memory(pid) - before, 40 * MIB)
+            # Nobody was dropped: they are all within their limit.
+            self.assertFalse([li for li in process.lines if "left" in li])
+
+    def test_a_64_mb_header_line_costs_nothing(self):
+        with Process() as process, Peer(process.port) as peer:
+            before = peak_memory(process.process.pid)
+            line = b"GET / HTTP/1.1\r\nA: "
+            with connect(process.port, line) as sock:
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(64):
+                        sock.sendall(b"x" * MIB)
+                        talk([peer], "meanwhile")
+                self.assertEqual(status(read_to_end(sock)), 431)
+            grown = peak_memory(process.process.pid) - before
+            self.assertLess(grown, 4 * MIB)
+
+
+class SmallPipe(Relay):
+    """The kernel keeps little of what is sent: the rest waits here."""
+
+    def on_connect(self, user):
+        small_pipe(user)
+
+
+class SmallRoom(Room):
+    """The same, for a chat room."""
+
+    def on_connect(self, user):
+        small_pipe(user)
+
+
+def small_pipe(user):
+    user.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
+class Backlog(unittest.TestCase):
+    def memory(self, running):
+        """Return how many bytes wait for all users, objects and all."""
+        blocks = {
+            id(block): sys.getsizeof(block)
+            for user in list(running.users.values())
+            for block in list(user.outbox)
+        }
+        return sum(blocks.values())
+
+    def test_a_message_of_any_size_fits_once(self):
+        with room(SmallPipe, max_backlog=10) as running:
+            with Peer(running.port) as peer:
+                talk([peer], b"x" * MIB)
+                talk([peer], "still here")
+
+    def test_who_does_not_read_is_dropped_and_said_to_have_been(self):
+        with room(SmallRoom, max_backlog=100_000) as running:
+            with sleeper(running.port), Peer(running.port) as peer:
+                for _ in range(10):
+                    talk([peer], b"x" * 60_000)
+                wait_for_users(running, 1)
+        self.assertIn("#1 left: 1006 did not read", running.lines[2])
+
+    def test_a_flood_of_pings_by_one_who_does_not_read_the_pongs(self):
+        # Each pong has 2 bytes, but as an object it takes twenty times that.
+        limit = 60_000
+        with room(SmallPipe, max_backlog=limit) as running:
+            with Peer(running.port) as peer, sleeper(running.port) as sock:
+                for _ in range(20):
+                    with contextlib.suppress(ConnectionError):
+                        sock.sendall(frame(PING) * 1000)
+                    talk([peer], "meanwhile")
+                self.assertLess(self.memory(running), 4 * limit)
+
+    def test_a_flood_of_empty_messages_to_one_who_does_not_read(self):
+        limit = 60_000
+        with room(SmallPipe, max_backlog=limit) as running:
+            with Peer(running.port) as peer, sleeper(running.port):
+                for i in range(5000):
+                    talk([peer], str(i % 10))
+                self.assertLess(self.memory(running), 4 * limit)
+
+    def test_a_name_is_given_while_a_backlog_overflows(self):
+        with room(SmallRoom, max_backlog=50_000) as running:
+            with sleeper(running.port), Peer(running.port) as peer:
+                while not any(
+                    user.waiting > 50_000
+                    for user in list(running.users.values())
+                ):
+                    talk([peer], b"x" * 5000)
+                peer.send("type=add&ming=Ana")
+                self.assertEqual(peer.receive_json()["type"], "madd")
+                wait_for_users(running, 1)
+                talk([peer], "still here")
+
+    def test_a_frame_that_never_ends_holds_no_more_than_was_sent(self):
+        with room(Relay) as running, Peer(running.port) as peer:
+            length = codec.MAX_MESSAGE.to_bytes(8, "big")
+            begun = b"\x82\xff" + length + b"mask" + b"x" * 10
+            with Peer(running.port) as slow:
+                slow.write(begun)
+                talk([peer], "meanwhile")
+                user = running.users[2]
+                self.assertLess(sys.getsizeof(user.decoder.payload), 1000)
+
+
+class Stalls(unittest.TestCase):
+    """What one user sends must not keep the others waiting for 100 ms."""
+
+    FLOODS = {
+        "empty messages": frame(TEXT) * 30_000,
+        "pings": frame(PING) * 30_000,
+        "fragments": (
+            frame(TEXT, fin=False) + frame(0, b"&", fin=False) * 30_000
+        ),
+        "says": frame(TEXT, b"nr=&key=all") * 10_000,
+        "whispers": frame(TEXT, b"nr=&key=2") * 10_000,
+        "names": frame(TEXT, b"type=add&ming=") * 10_000,
+        "a form": frame(TEXT, b"nr=&key=" + b"%41\xc3\xa9" * 200_000),
+        "a form of names": frame(TEXT, b"nr=&" * 250_000),
+    }
+
+    def test_floods(self):
+        for what, flood in self.FLOODS.items():
+            with self.subTest(what), room() as running:
+                with Peer(running.port) as bully:
+                    turns = self.turns(running, bully, flood)
+                self.assertLess(max(turns), 0.1, what)
+
+    def test_a_head_that_comes_byte_by_byte(self):
+        # A user may send a thousand bytes behind a very long first line.
+        query = b"a&" * 7500
+        head = b"GET /?" + query + b" HTTP/1.1\r\nHost: a\r\nA: "
+        begun = time.thread_time()
+        for _ in range(100):
+            self.assertIsNone(handshake.take_request(head))
+        self.assertLess(time.thread_time() - begun, 0.1)
+
+    def turns(self, running, bully, flood):
+        """Send a flood; return the seconds that each read took."""
+        turns = []
+        read = running.read
+
+        def timed(user):
+            begun = time.thread_time()
+            read(user)
+            turns.append(time.thread_time() - begun)
+
+        with mock.patch.object(running, "read", timed):
+            user = running.users[1]
+            bully.write(flood + frame(CLOSE))
+            wait_until(lambda: user.closing)
+        return turns
+
+
+@ON_LINUX
+@LIMITED
+class FullHouse(unittest.TestCase):
+    def test_1100_connections(self):
+        with descriptors(2000) as enough:
+            if not enough:
+                self.skipTest("this process may not open 2,000 descriptors")
+            with Process() as process, Crowd(process.port) as crowd:
+                crowd.enter(1100)
+                self.assertGreater(len(crowd.inside), 990)
+                self.check(process, crowd, 1100)
+                self.leave_and_enter(crowd)
+
+    def test_ulimit_64(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+        with Process(preexec_fn=limit) as process:
+            with Crowd(process.port) as crowd:
+                crowd.enter(100)
+                self.assertGreater(len(crowd.inside), 30)
+                self.check(process, crowd, 100)
+                self.leave_and_enter(crowd)
+
+    def test_no_descriptor_left(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+        forgetful = Process("0", python=("-c", FORGETFUL), preexec_fn=limit)
+        with forgetful as process, contextlib.ExitStack() as stack:
+            port = process.port
+            socks = [
+                stack.enter_context(connect(port, request(port)))
+                for _ in range(100)
+            ]
+            process.wait_for("cannot accept")
+            share = processor_share(process.process.pid, 0.4)
+            self.assertLess(share, 0.3)
+            self.assertEqual(status(read_head(socks[0])), 101)
+            for sock in socks[:50]:
+                sock.close()
+            for sock in socks[50:]:
+                self.assertEqual(status(read_head(sock)), 101)
+            self.assertEqual(process.errors, [])
+
+    def check(self, process, crowd, count):
+        """Check that all got an answer, and that all hear and rest."""
+        self.assertEqual(len(crowd.inside) + len(crowd.refused), count)
+        self.assertEqual(set(crowd.refused), {503})
+        message = frame(TEXT, b"hello")
+        crowd.inside[0].sendall(message)
+        for sock in crowd.inside:
+            self.assertEqual(sock.recv(100), b"\x81\x05hello")
+        # More knock and do not go away when they are refused.
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(connect(process.port, b"GET / HTTP/1.1"))
+            share = processor_share(process.process.pid, 0.4)
+        self.assertLess(share, 0.3)
+        self.assertEqual(process.errors, [])
+
+    def leave_and_enter(self, crowd):
+        inside = len(crowd.inside)
+        crowd.leave(20)
+        for _ in range(20):
+            wait_until(lambda: self.enters(crowd), "a place for a newcomer")
+        self.assertEqual(len(crowd.inside), inside)
+
+    def enters(self, crowd):
+        inside = len(crowd.inside)
+        crowd.enter(1)
+        return len(crowd.inside) > inside
+
+
+@ON_LINUX
+class Idle(unittest.TestCase):
+    def test_fifty_idle_users_cost_under_one_percent(self):
+        with Process() as process, Crowd(process.port) as crowd:
+            crowd.enter(50)
+            self.assertLess(processor_share(process.process.pid, 0.7), 0.01)
+
+    def test_a_slow_reader_costs_nothing_either(self):
+        # Asked for writability with nothing to write, select() would spin.
+        with Process() as process, contextlib.ExitStack() as stack:
+            peer = stack.enter_context(Peer(process.port))
+            stack.enter_context(sleeper(process.port))
+            for _ in range(80):
+                talk([peer], b"x" * 60_000)
+            self.assertLess(processor_share(process.process.pid, 0.5), 0.02)
+
+
+class Unwatchable(unittest.TestCase):
+    def test_a_descriptor_that_select_cannot_watch_is_not_kept(self):
+        with room() as running:
+            with mock.patch.object(server, "FD_SETSIZE", 0):
+                with connect(running.port) as sock:
+                    self.assertEqual(read_to_end(sock), b"")
+                server.FD_SETSIZE = 1024
+                with Peer(running.port) as peer:
+                    talk([peer], "hello")
+
+
+if __name__ == "__main__":
+    unittest.main()
