@@ -94,6 +94,20 @@ class Relay(ServerCase):
                 peer.send(b"x" * size)
                 self.assertEqual(peer.receive(), b"x" * size)
 
+    def test_large_messages_are_the_frames_of_the_simple_form(self):
+        peer, sleeper = self.peers(2)
+        whole = []
+        for size in (server.LARGE - 1, server.LARGE, server.LARGE + 1):
+            for message in (b"x" * size, "y" * size, "\u738b" * size):
+                whole.append(codec.encode_message(message))
+                peer.send(message)
+                self.assertEqual(peer.receive(), message)
+        expected = b"".join(whole)
+        received = b""
+        while len(received) < len(expected):
+            received += sleeper.socket.recv(2**20)
+        self.assertEqual(received, expected)
+
     def test_ping_is_answered_and_pong_is_not(self):
         peer = self.peer()
         peer.frame(codec.PONG, b"unasked")
@@ -522,9 +536,7 @@ class Page(ServerCase):
     def test_a_library_of_others_reads_it(self):
         url = f"http://127.0.0.1:{self.server.port}"
         with urllib.request.urlopen(url + "/", timeout=DEADLINE) as answer:
-            self.assertEqual(
-                answer.read(), (ROOT / "client.html").read_bytes()
-            )
+            self.assertEqual(answer.read(), (ROOT / "client.html").read_bytes())
         with self.assertRaises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(url + "/x", data=b"", timeout=DEADLINE)
         self.assertEqual(caught.exception.code, 405)
@@ -538,9 +550,7 @@ class CommandLine(unittest.TestCase):
     def test_start_diary_and_ctrl_c(self):
         for number in (signal.SIGINT, signal.SIGTERM):
             with self.subTest(number=number), Process("0") as process:
-                self.assertRegex(
-                    process.lines[0], r"http://127\.0\.0\.1:\d+/"
-                )
+                self.assertRegex(process.lines[0], r"http://127\.0\.0\.1:\d+/")
                 ana = Peer(process.port)
                 ana.send("type=add&ming=\u738b%1b[31m\\")
                 self.assertEqual(ana.receive_json()["name"], "\u738b[31m\\")
