@@ -49,8 +49,8 @@ RECV_SIZE = 64 * 1024  # bytes; one read per user and turn, so all get theirs
 MAX_BACKLOG = 16 * 1024 * 1024  # bytes; a tab may sleep for a minute or two
 PING_INTERVAL = 20.0  # seconds; routers forget silent connections after 30
 HANDSHAKE_SECONDS = 10.0  # a browser needs a thousandth of that
-CLOSING_SECONDS = 2.0  # for the other side to take the Close and hang up
-STOPPING_SECONDS = 1.5  # with the half second of PATIENCE: two
+# For the other side to take the Close and hang up; with PATIENCE: two.
+CLOSING_SECONDS = 1.5
 # Windows: Ctrl-C does not wake select(), so it must wake by itself.
 PATIENCE = 0.5
 ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
@@ -135,7 +135,6 @@ class Server:
         self.now = time.monotonic()
         self.next_check = self.now
         self.accept_again = self.now
-        self.end = self.now  # of stopping
         self.listener: socket.socket | None = listen(host, port)
         self.host, self.port = self.listener.getsockname()[:2]
         self.own_names = own_names()
@@ -494,22 +493,17 @@ class Server:
             self.finish(user, handshake.refusal(late, None))
 
     def say_goodbye(self) -> None:
-        """Stop listening, Close everyone; end when they are gone or late."""
-        everyone = list(self.users.values())
+        """Stop listening, send everyone away; end when all have gone."""
         if self.listener:
             self.listener.close()
             self.listener = None
-            self.end = self.now + STOPPING_SECONDS
-            for user in everyone:
+            for user in list(self.users.values()):
                 if user.handshaken:
                     self.close(user, CloseCode.GOING_AWAY, "the room closes")
                 elif user.head:
                     self.refuse(user, HandshakeError(503, "The room closes."))
                 else:
                     self.drop(user, "asked for nothing")
-        elif self.now >= self.end:
-            for user in everyone:
-                self.drop(user, "did not hang up")
         self.running = bool(self.users)
 
     # ---- how a user leaves ------------------------------------------------
@@ -827,10 +821,9 @@ CONTROL = re.compile("[\x00-\x1f\x7f]")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the room until Ctrl-C; return the exit status."""
     options = parse_arguments(arguments)
-    host = "0.0.0.0" if options.lan else options.host
     try:
         room = ChatRoom(
-            host,
+            options.host,
             options.port,
             origins=options.origin,
             max_message=options.max_message,
@@ -838,7 +831,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ping_interval=options.ping_interval,
         )
     except (OSError, UnicodeError) as error:
-        for line in explain(error, host, options.port):
+        for line in explain(error, options.host, options.port):
             print(line, file=sys.stderr)
         return 2
 
@@ -863,7 +856,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("port", nargs="?", type=int, default=9000, help="9000 if left out")
     add("--host", default="127.0.0.1", help="the address to listen on")
-    add("--lan", action="store_true", help="listen on all, for the class")
+    add("--lan", action="store_const", const="0.0.0.0", dest="host",
+        help="listen on all, for the class")  # fmt: skip
     add("--origin", action="append", default=[], help="whose pages may join")
     add("--max-message", type=int, default=codec.MAX_MESSAGE, help="bytes")
     add("--max-backlog", type=int, default=MAX_BACKLOG, help="bytes")
