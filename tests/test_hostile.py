@@ -187,7 +187,7 @@ class Rules(unittest.TestCase):
                 with Peer(running.port) as peer:
                     peer.write(offence)
                     self.assertEqual(peer.next()[0], CLOSE)
-                    now.go_to(1.5, running)
+                    now.go_to(0.3, running)
                     self.assertEqual(len(running.users), 1)
                     now.go_to(2.1, running)
                     self.assertEqual(len(running.users), 0)
