@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -839,6 +840,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         room.stop()
         signal.signal(number, signal.SIG_DFL)  # the second one ends at once
 
+    # A program's own print() must not fail on a console that is not UTF-8.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     print("\n".join(invitation(room)), flush=True)
