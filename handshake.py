@@ -20,7 +20,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from http import HTTPStatus
 from typing import (
     Collection,
     Iterator,
@@ -43,7 +42,8 @@ MAX_HEAD = 16 * 1024
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) ([!-~]+) HTTP/(1\.[0-9])")
 # RFC 6455 s4.2.1: a path, or a whole address; then perhaps a query.
 TARGET = re.compile(r"(?:https?://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?")
-STATUS_LINE = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: (.*))?")
+# Simple servers refuse in HTTP/1.0, but a WebSocket opens in HTTP/1.1.
+STATUS_LINE = re.compile(r"HTTP/1\.(?:1|0(?! 101)) ([0-9]{3})(?: (.*))?")
 # A token, a colon without a space before it, a value without controls.
 HEADER_LINE = re.compile(
     r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)"
@@ -325,6 +325,19 @@ def refusal(error: HandshakeError, request: Request | None) -> bytes:
     return head if request and request.method == "HEAD" else head + body
 
 
+PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    426: "Upgrade Required",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
 # RFC 9110 s15.5.6 and s15.5.22 demand these; RFC 6455 s4.4 the version.
 EXTRA_HEADERS = {
     405: ("Allow: GET, HEAD",),
@@ -342,7 +355,7 @@ def http_head(
     """Return the head of an answer, after which the connection ends."""
     return end_head(
         [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"HTTP/1.1 {status} {PHRASES.get(status, 'Error')}",
             f"Content-Type: {kind}; charset=utf-8",
             f"Content-Length: {length}",
             "Cache-Control: no-store",

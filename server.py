@@ -125,7 +125,8 @@ class Server:
         self.max_message = max_message
         self.max_backlog = max_backlog
         self.ping_interval = ping_interval
-        self.users: dict[int, User] = {}
+        self.users: dict[int, User] = {}  # all who are connected
+        self.open: dict[int, User] = {}  # handshaken and not closing
         self.by_socket: dict[socket.socket, User] = {}
         self.unsent: set[User] = set()  # whose outbox is not empty
         self.lost: dict[User, OSError] = {}  # to be dropped in this turn
@@ -350,6 +351,7 @@ class Server:
             return
         self.queue(user, handshake.switching_protocols(request))
         user.handshaken = True
+        self.open[user.key] = user
         self.on_open(user)
         if rest:
             self.read_messages(user, rest)
@@ -398,9 +400,7 @@ class Server:
         once, and only what it does not take goes through the outbox.
         """
         size = len(block)
-        for user in self.users.values():
-            if not user.handshaken or user.closing:
-                continue
+        for user in self.open.values():
             sent = 0
             if not user.outbox:
                 try:
@@ -520,6 +520,7 @@ class Server:
         if not user.closing:
             self.queue(user, last)
             user.closing = True
+            self.open.pop(user.key, None)
             user.code, user.reason = code, reason
             user.deadline = self.now + CLOSING_SECONDS
 
@@ -553,6 +554,7 @@ class Server:
         """Let a user go: here, and nowhere else, users leave."""
         if self.users.pop(user.key, None) is None:
             return
+        self.open.pop(user.key, None)
         del self.by_socket[user.socket]
         self.unsent.discard(user)
         self.lost.pop(user, None)
@@ -730,12 +732,11 @@ class ChatRoom(Server):
             return
         self.diary(f"#{user.key} is {user.name}")
         named = []
-        for other in self.users.values():
-            if other.handshaken and not other.closing:
-                if other.name:
-                    named.append({"code": str(other.key), "name": other.name})
-                if other is not user:
-                    self.send(other, added)
+        for other in self.open.values():
+            if other.name:
+                named.append({"code": str(other.key), "name": other.name})
+            if other is not user:
+                self.send(other, added)
         madd = {"type": "madd", "name": user.name, "code": code}
         self.send(user, to_json(madd, "all", named))
 
@@ -745,8 +746,8 @@ class ChatRoom(Server):
         if to == "all":
             self.broadcast(to_json(words, "all"))
             return
-        other = self.users.get(int(to)) if CODE.fullmatch(to) else None
-        if not other or not other.handshaken or other.closing:
+        other = self.open.get(int(to)) if CODE.fullmatch(to) else None
+        if not other:
             other = user
             words["nrong"] = f"There is nobody with the code {to[:20]} here."
         said = to_json(words, to)
@@ -761,7 +762,7 @@ class ChatRoom(Server):
             print(line, flush=True)
         except OSError:
             # Whoever read the diary has gone (| head); the room has not.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 FORM_BEGINNINGS = ("type=", "ming=", "nr=", "key=")

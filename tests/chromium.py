@@ -1,7 +1,7 @@
 """A real browser for the tests: headless Chromium over its DevTools.
 
 Standard library only. The DevTools speak JSON over a WebSocket: here this
-project's codec and handshake meet a server that was written by others.
+project's client meets a server that was written by others.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ import base64
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import urllib.parse
+import time
 import urllib.request
 from pathlib import Path
 
-import codec
-import handshake
+from client import Client, State, turn
 from tests.support import DEADLINE, wait_until
 
 NAMES = (
@@ -70,51 +67,39 @@ def find_browser():
 
 
 class Connection:
-    """A WebSocket from the client's side, as far as the DevTools need it."""
+    """The DevTools' WebSocket: client.py, driven turn by turn."""
 
     def __init__(self, url):
-        parts = urllib.parse.urlsplit(url)
-        key = base64.b64encode(secrets.token_bytes(16)).decode()
-        self.decoder = codec.Decoder(masked=False, max_message=64 * 2**20)
-        self.events = []
-        self.socket = socket.create_connection(
-            (parts.hostname, parts.port), DEADLINE
-        )
-        self.socket.sendall(
-            handshake.request_head(parts.netloc, parts.path, key, {})
-        )
-        received = b""
-        taken = None
-        while not taken:
-            received += self.read()
-            taken = handshake.take_response(received)
-        response, rest = taken
-        handshake.check_response(response, key)
-        self.events += self.decoder.feed(rest)
+        self.texts = []
+        self.ended = None
+        # A screenshot is one message of some megabytes.
+        self.client = Client(url, timeout=DEADLINE, max_message=64 * 2**20)
+        self.client.on_message = lambda _, text: self.texts.append(text)
+        self.client.on_close = lambda _, *why: setattr(self, "ended", why)
+        self.client.connect()
+        self.drive(lambda: self.client.state is State.OPEN)
 
-    def read(self):
-        data = self.socket.recv(2**18)
-        if not data:
-            raise AssertionError("the browser has hung up")
-        return data
+    def drive(self, condition):
+        """Turn until the condition holds."""
+        end = time.monotonic() + DEADLINE
+        while not condition():
+            if self.ended or time.monotonic() > end:
+                raise AssertionError(f"the browser is silent: {self.ended}")
+            turn([self.client])
 
     def send(self, text):
-        key = secrets.token_bytes(4)
-        self.socket.sendall(codec.encode_message(text, key=key))
+        self.client.send(text)
 
     def receive(self):
         """Return the next text."""
-        while True:
-            while not self.events:
-                self.events += self.decoder.feed(self.read())
-            opcode, message = self.events.pop(0)
-            if opcode == codec.TEXT:
-                return message
-            if opcode == codec.CLOSE:
-                raise AssertionError(f"the browser says {message}")
+        self.drive(lambda: self.texts)
+        return self.texts.pop(0)
 
     def close(self):
-        self.socket.close()
+        self.client.close()
+        with contextlib.suppress(AssertionError):  # the browser may be dead
+            self.drive(lambda: self.ended)
+        self.client.gone("the browser did not answer")
 
 
 class Browser:
