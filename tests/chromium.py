@@ -89,6 +89,7 @@ class Connection:
 
     def send(self, text):
         self.client.send(text)
+        self.drive(lambda: not self.client.outbox)
 
     def receive(self):
         """Return the next text."""
@@ -97,9 +98,8 @@ class Connection:
 
     def close(self):
         self.client.close()
-        with contextlib.suppress(AssertionError):  # the browser may be dead
-            self.drive(lambda: self.ended)
-        self.client.gone("the browser did not answer")
+        turn([self.client])
+        self.client.gone("the browser takes seconds to hang up")
 
 
 class Browser:
