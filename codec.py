@@ -184,20 +184,7 @@ class Decoder:
             raise broken("s5.2: a reserved bit is set, no extension is in use")
         if second & MASK != self.mask_bit:
             raise broken(MASK_RULES[self.mask_bit])
-        if opcode >= CLOSE:
-            if opcode > PONG:
-                raise broken(f"s5.2: opcode 0x{opcode:X} is reserved")
-            if not fin:
-                raise broken("s5.5: a control frame must not be fragmented")
-            if length > MAX_CONTROL:
-                raise broken("s5.5: a control frame carries at most 125 bytes")
-        elif opcode > BINARY:
-            raise broken(f"s5.2: opcode 0x{opcode:X} is reserved")
-        elif opcode == CONTINUATION:
-            if not self.opcode:
-                raise broken("s5.4: a continuation of no message")
-        elif self.opcode:
-            raise broken("s5.4: a new message inside an unfinished one")
+        self.check_opcode(fin, opcode, length)
         if length >= LENGTH_16:
             size = 2 if length == LENGTH_16 else 8
             if have - at < size:
@@ -215,6 +202,23 @@ class Decoder:
         if have - at < 4:
             return None
         return fin, opcode, data[at : at + 4], at + 4, length
+
+    def check_opcode(self, fin: int, opcode: int, length: int) -> None:
+        """Check what may come now (s5.4), and what a control frame may be."""
+        if opcode >= CLOSE:
+            if opcode > PONG:
+                raise broken(f"s5.2: opcode 0x{opcode:X} is reserved")
+            if not fin:
+                raise broken("s5.5: a control frame must not be fragmented")
+            if length > MAX_CONTROL:
+                raise broken("s5.5: a control frame carries at most 125 bytes")
+        elif opcode > BINARY:
+            raise broken(f"s5.2: opcode 0x{opcode:X} is reserved")
+        elif opcode == CONTINUATION:
+            if not self.opcode:
+                raise broken("s5.4: a continuation of no message")
+        elif self.opcode:
+            raise broken("s5.4: a new message inside an unfinished one")
 
     def begin_frame(
         self, fin: int, opcode: int, key: bytes, length: int
