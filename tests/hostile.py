@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import socket
-import struct
 import time
 from unittest import mock
 
@@ -129,13 +128,6 @@ def sleeper(port):
     sock = connect(port, request(port), buffer=4096)
     assert status(read_head(sock)) == 101
     return sock
-
-
-def reset(sock):
-    """Hang up with a RST instead of a FIN."""
-    linger = struct.pack("ii", 1, 0)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    sock.close()
 
 
 class Crowd:

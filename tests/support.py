@@ -52,7 +52,33 @@ def serving(server):
             raise AssertionError("the loop did not end")
 
 
-class Process:
+class Child:
+    """A child process and the threads that collect what it prints."""
+
+    process = None
+    threads = ()
+
+    def end(self):
+        """Wait for its end; return the exit status."""
+        status = self.process.wait(DEADLINE)
+        for thread in self.threads:
+            thread.join(DEADLINE)
+        return status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+        streams = self.process.stdin, self.process.stdout, self.process.stderr
+        for stream in streams:
+            if stream:
+                stream.close()
+
+
+class Process(Child):
     """python server.py as a child process; a context manager.
 
     lines: what it has printed; port: what it listens on.
@@ -101,23 +127,6 @@ class Process:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def end(self):
-        """Wait for its end; return the exit status."""
-        status = self.process.wait(DEADLINE)
-        for thread in self.threads:
-            thread.join(DEADLINE)
-        return status
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.end()
-        self.process.stdout.close()
-        self.process.stderr.close()
-
 
 def wait_until(condition, what="the condition"):
     """Poll until condition() is true; AssertionError after the deadline."""
@@ -126,6 +135,13 @@ def wait_until(condition, what="the condition"):
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {DEADLINE} s")
         time.sleep(0.005)
+
+
+def reset(sock):
+    """Close a socket with a RST instead of a FIN."""
+    linger = struct.pack("ii", 1, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    sock.close()
 
 
 class Peer:
@@ -216,9 +232,7 @@ class Peer:
 
     def reset(self):
         """Hang up with a RST instead of a FIN."""
-        linger = struct.pack("ii", 1, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.socket.close()
+        reset(self.socket)
 
     def close(self):
         self.socket.close()

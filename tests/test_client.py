@@ -14,7 +14,6 @@ import re
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
 import tempfile
 import threading
@@ -30,7 +29,7 @@ from client import Client, State, parse_url, turn
 from codec import ProtocolError
 from handshake import HandshakeError
 from server import Server
-from tests.support import DEADLINE, serving, wait_until
+from tests.support import DEADLINE, reset, serving, wait_until
 
 
 def drive(*clients, until=None):
@@ -133,8 +132,7 @@ class Wire:
 
     def reset(self):
         """Hang up with a RST instead of a FIN."""
-        linger = struct.pack("ii", 1, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        reset(self.socket)
 
 
 class Scripted:

@@ -22,7 +22,7 @@ import codec
 from client import LabClient, State, Terminal
 from server import ChatRoom
 from tests import test_client
-from tests.support import DEADLINE, ROOT, Peer, serving, wait_until
+from tests.support import DEADLINE, ROOT, Child, Peer, serving, wait_until
 from tests.test_client import Scripted, drive, free_port, stop
 
 COMMAND = [sys.executable, "-W", "error", str(ROOT / "client.py")]
@@ -49,7 +49,7 @@ class Room(ChatRoom):
         super().on_close(user, code, reason)
 
 
-class Child:
+class Program(Child):
     """client.py with pipes; a context manager.
 
     said: its standard output, told: its standard error, as far as they came.
@@ -91,25 +91,6 @@ class Child:
         wait_until(look, words)
         if words not in getattr(self, name):
             raise AssertionError(f"{words}: {self.said} {self.told}")
-
-    def end(self):
-        """Wait for its end; return the exit status."""
-        status = self.process.wait(DEADLINE)
-        for thread in self.threads:
-            thread.join(DEADLINE)
-        return status
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.end()
-        streams = self.process.stdin, self.process.stdout, self.process.stderr
-        for stream in streams:
-            if stream:
-                stream.close()
 
 
 def run(*arguments, typed=b""):
@@ -164,7 +145,7 @@ class Pipes(ProgramCase):
 
     def test_what_comes_in_is_made_harmless(self):
         peer = self.peer()
-        with Child(self.url, "--count", "4") as child:
+        with Program(self.url, "--count", "4") as child:
             wait_until(lambda: len(self.room.users) == 2)
             wait_until(lambda: all(u.handshaken for u in self.users()))
             peer.send("\x1b[31mred\x07 \x9b2J \u202eevil\nline\ttab \\x \u738b")
@@ -190,7 +171,7 @@ class Pipes(ProgramCase):
 
     def test_count_outlives_the_input(self):
         peer = self.peer()
-        with Child(self.url, "--count", "2") as child:
+        with Program(self.url, "--count", "2") as child:
             child.type("first\n")
             child.process.stdin.close()
             self.assertEqual(peer.receive(), "first")
@@ -201,7 +182,7 @@ class Pipes(ProgramCase):
 
     def test_a_room_in_words(self):
         eve = self.peer()
-        with Child(self.url, "--name", "Ana") as ana:
+        with Program(self.url, "--name", "Ana") as ana:
             ana.wait_for("you are Ana; here are: Ana")
             ben = self.peer()
             ben.send("type=add&ming=Ben+B")
@@ -243,7 +224,7 @@ class Pipes(ProgramCase):
             self.assertEqual(ana.told, told)
 
     def test_commands(self):
-        with Child(self.url) as child:
+        with Program(self.url) as child:
             child.type("/ping\n/what\n/close 1006\n/close x\n")
             child.wait_for("pong after", "told")
             child.type("/close 4001 bye bye\nnot sent any more\n")
@@ -258,12 +239,12 @@ class Pipes(ProgramCase):
         self.assertEqual(self.room.heard, [])
 
     def test_the_reader_may_go(self):
-        with Child(self.url) as child:
+        with Program(self.url) as child:
             child.type("one\n")
             child.wait_for("one")
         read, write = os.pipe()
         os.close(read)
-        with Child(self.url, stdout=write) as child:
+        with Program(self.url, stdout=write) as child:
             os.close(write)
             child.type("two\n")
             self.assertEqual(child.end(), 0)
@@ -283,7 +264,7 @@ class Pipes(ProgramCase):
         )
 
     def test_ctrl_c(self):
-        with Child(self.url) as child:
+        with Program(self.url) as child:
             child.type("hello\n")
             child.wait_for("hello")
             child.process.send_signal(signal.SIGINT)
@@ -301,7 +282,7 @@ class Pipes(ProgramCase):
             closes.set()
             wire.next()  # and no answer
 
-        with Scripted(script) as peer, Child(peer.url) as child:
+        with Scripted(script) as peer, Program(peer.url) as child:
             child.wait_for("hello")
             child.process.send_signal(signal.SIGINT)
             self.assertTrue(closes.wait(DEADLINE))
@@ -367,13 +348,13 @@ class Mistakes(ProgramCase):
             (masking, "closed with 1002 s5.1: a server must not mask"),
         ):
             peer = Scripted(script)
-            with self.subTest(words), peer, Child(peer.url) as child:
+            with self.subTest(words), peer, Program(peer.url) as child:
                 status = child.end()
                 result = status, child.said, child.told
                 self.assert_line(result, 1, words)
 
     def test_the_server_stops(self):
-        with Child(self.url) as child:
+        with Program(self.url) as child:
             child.type("hello\n")
             child.wait_for("hello")
             stop(self.room)

@@ -16,10 +16,9 @@ from tests.hostile import (
     connect,
     frame,
     request,
-    reset,
     talk,
 )
-from tests.support import Peer, Process, count_descriptors, wait_until
+from tests.support import Peer, Process, count_descriptors, reset, wait_until
 
 SEED = 6455
 CONNECTIONS = 2000

@@ -35,7 +35,6 @@ from tests.hostile import (
     read_head,
     read_to_end,
     request,
-    reset,
     room,
     sleeper,
     status,
@@ -49,6 +48,7 @@ from tests.support import (
     Peer,
     Process,
     count_descriptors,
+    reset,
     wait_until,
 )
 
