@@ -405,3 +405,93 @@ def mask(payload: bytes, key: bytes) -> bytes:
 
 # XOR_TABLES[k][b] == b ^ k
 XOR_TABLES = [bytes(b ^ k for b in range(256)) for k in range(256)]
+
+
+# ---- for those who want to see it -------------------------------------------
+
+
+class Field(NamedTuple):
+    """One field of a frame, as it lies on the wire (s5.2).
+
+    offset: of its first byte in the frame; raw: the bytes that it is in;
+    bits: those that are its own, in one byte; 0: all of all bytes.
+    """
+
+    offset: int
+    raw: bytes
+    bits: int
+    name: str
+    value: int
+    meaning: str
+
+
+MAX_HEADER = 14  # bytes: 2, then 8 for the length and 4 for the masking key
+
+
+def explain_frame(data: bytes, at: int = 0) -> list[Field]:
+    """Return the fields of the frame at data[at:], as far as it is there.
+
+    The same walk as that of Decoder.read_header(), but it judges nothing,
+    so it also shows what breaks a rule. The last field of a frame whose
+    header is whole is its payload: value is its length, raw what is there.
+    """
+    head = data[at : at + MAX_HEADER]
+    fields = explain_first_bytes(head)
+    if len(head) < 2:
+        return fields
+    length, end = head[1] & LENGTH, 2
+    if length >= LENGTH_16:
+        size = 2 if length == LENGTH_16 else 8
+        raw = head[end : end + size]
+        if len(raw) < size:
+            return fields
+        length = int.from_bytes(raw, "big")
+        meaning = f"length {length}, in {8 * size} bits"
+        fields.append(Field(end, raw, 0, "extended length", length, meaning))
+        end += size
+    if head[1] & MASK:
+        raw = head[end : end + 4]
+        if len(raw) < 4:
+            return fields
+        key, meaning = int.from_bytes(raw, "big"), "masking key, 4 random bytes"
+        fields.append(Field(end, raw, 0, "masking key", key, meaning))
+        end += 4
+    raw = data[at + end : at + end + length]
+    meaning = "payload as it travelled"
+    fields.append(Field(end, raw, 0, "payload", length, meaning))
+    return fields
+
+
+def explain_first_bytes(head: bytes) -> list[Field]:
+    """Return the fields of the two bytes with which every frame begins."""
+    fields = []
+    if len(head) > 0:
+        fin, rsv = head[0] & FIN, head[0] & RSV
+        opcode = head[0] & OPCODE
+        name = Opcode(opcode).name if opcode in OPCODES else "reserved"
+        last = "last (or only) piece" if fin else "more pieces follow"
+        unused = "reserved, but set" if rsv else "no extension in use"
+        fields += [
+            Field(0, head[:1], FIN, "FIN", fin >> 7, last),
+            Field(0, head[:1], RSV, "RSV", rsv >> 4, unused),
+            Field(0, head[:1], OPCODE, "opcode", opcode, name),
+        ]
+    if len(head) > 1:
+        bit, length = head[1] & MASK, head[1] & LENGTH
+        way = MASK_MEANINGS[bit]
+        what = LENGTH_MEANINGS.get(length, "payload bytes")
+        fields += [
+            Field(1, head[1:2], MASK, "MASK", bit >> 7, way),
+            Field(1, head[1:2], LENGTH, "length", length, what),
+        ]
+    return fields
+
+
+MASK_MEANINGS = {
+    MASK: "masked: client -> server",
+    0: "not masked: server -> client",
+}
+LENGTH_MEANINGS = {
+    LENGTH_16: "the length is in the next 2 bytes",
+    LENGTH_64: "the length is in the next 8 bytes",
+}

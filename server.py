@@ -23,6 +23,7 @@ import select
 import signal
 import socket
 import sys
+import textwrap
 import time
 from collections import deque
 from itertools import islice
@@ -119,12 +120,15 @@ class Server:
         max_message: int = codec.MAX_MESSAGE,
         max_backlog: int = MAX_BACKLOG,
         ping_interval: float = PING_INTERVAL,
+        recv_size: int = RECV_SIZE,
     ) -> None:
         keep_memory()
         self.origins = origins
         self.max_message = max_message
         self.max_backlog = max_backlog
         self.ping_interval = ping_interval
+        self.recv_size = recv_size
+        self.observer: Any = None  # a lessons.observer.Observer, in class
         self.users: dict[int, User] = {}  # all who are connected
         self.open: dict[int, User] = {}  # handshaken and not closing
         self.by_socket: dict[socket.socket, User] = {}
@@ -228,6 +232,8 @@ class Server:
 
         # 2. Wait: here, and nowhere else, the server sleeps.
         readable, writable = wait(ask_read, ask_write, PATIENCE)
+        if self.observer:
+            self.observer.woke(ask_read, ask_write, readable, writable)
         self.now = time.monotonic()
 
         # 3. Accept newcomers.
@@ -295,6 +301,8 @@ class Server:
         user = User(self.last_key, sock, address, self.max_message, self.now)
         self.users[user.key] = user
         self.by_socket[sock] = user
+        if self.observer:
+            self.observer.joined(user)
         if len(self.users) > self.places:
             self.refuse(user, HandshakeError(503, "The room is full."))
         else:
@@ -303,12 +311,14 @@ class Server:
     def read(self, user: User) -> None:
         """Read once, and do what these bytes ask for."""
         try:
-            data = user.socket.recv(RECV_SIZE)
+            data = user.socket.recv(self.recv_size)
         except BlockingIOError:
             return
         except OSError as error:
             self.socket_failed(user, error)
             return
+        if self.observer:
+            self.observer.received(user, data)
         if not data:
             self.drop(user, "hung up")
             return
@@ -374,6 +384,8 @@ class Server:
         """Put a block for one user behind all that was said before."""
         if not user.closing:
             self.share()
+            if self.observer:
+                self.observer.queued(user, block)
             self.put(user, block)
 
     def write_all(self, full: set[socket.socket]) -> None:
@@ -399,6 +411,8 @@ class Server:
         But most users have nothing waiting: for them the kernel is tried at
         once, and only what it does not take goes through the outbox.
         """
+        if self.observer:
+            self.observer.shared(self.open.values(), block)
         size = len(block)
         for user in self.open.values():
             sent = 0
@@ -437,6 +451,7 @@ class Server:
     def write(self, user: User) -> None:
         """Send from one outbox until it is empty or the kernel is full."""
         outbox = user.outbox
+        waited = user.waiting
         try:
             while outbox:
                 sent = send_some(user.socket, outbox)
@@ -454,6 +469,8 @@ class Server:
         except OSError as error:
             # Not dropped here: the caller may be in the middle of a block.
             self.lost[user] = error
+        if self.observer:
+            self.observer.wrote(user, waited - user.waiting)
 
     def drop_lost(self) -> None:
         """Drop those whom something could not be sent to."""
@@ -561,6 +578,8 @@ class Server:
         user.outbox.clear()
         user.closing = True
         user.socket.close()
+        if self.observer:
+            self.observer.left(user, why)
         if user.handshaken:
             known = user.code != CloseCode.ABNORMAL
             reason = user.reason if known else why
@@ -757,12 +776,16 @@ class ChatRoom(Server):
 
     def diary(self, text: str) -> None:
         """Print one line: ASCII, under 100 characters, at once."""
-        line = printable(f"{time.strftime('%H:%M:%S')}  {text}")[:99]
-        try:
-            print(line, flush=True)
-        except OSError:
-            # Whoever read the diary has gone (| head); the room has not.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        show(printable(f"{time.strftime('%H:%M:%S')}  {text}")[:99])
+
+
+def show(text: str) -> None:
+    """Print at once."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        # Whoever read the diary has gone (| head); the room has not.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 FORM_BEGINNINGS = ("type=", "ming=", "nr=", "key=")
@@ -831,6 +854,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_message=options.max_message,
             max_backlog=options.max_backlog,
             ping_interval=options.ping_interval,
+            recv_size=options.recv_size,
         )
     except (OSError, UnicodeError) as error:
         for line in explain(error, options.host, options.port):
@@ -848,7 +872,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     print("\n".join(invitation(room)), flush=True)
+    if options.lesson:
+        import lessons  # not needed otherwise, so not even loaded
+
+        lessons.begin(room, show, *options.lesson)
     room.run()
+    if room.observer:
+        room.observer.ended()
     return 0
 
 
@@ -868,7 +898,24 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--max-message", type=int, default=codec.MAX_MESSAGE, help="bytes")
     add("--max-backlog", type=int, default=MAX_BACKLOG, help="bytes")
     add("--ping-interval", type=float, default=PING_INTERVAL, help="seconds")
+    add = parser.add_argument_group("for lessons").add_argument
+    add("--trace", action="store_const", const="full", help="explain all")
+    add("--trace=short", action="store_const", const="short", dest="trace",
+        help="a line for each turn, frame and handshake")  # fmt: skip
+    add("--step", action="store_true", help="predict what select() returns")
+    add("--recv-size", type=int, default=RECV_SIZE, help="bytes in one read")
+    add("--small-buffers", action="store_true", help="a slow reader shows soon")
+    add("--break", type=fault, dest="fault", help="break a rule, see README",
+        metavar="NAME")  # fmt: skip
     options = parser.parse_args(arguments)
+    lesson = (
+        options.trace, options.step, options.small_buffers, options.fault
+    )  # fmt: skip
+    options.lesson = lesson if any(lesson) else None
+    if options.step and not sys.stdin.isatty():
+        parser.error("--step asks questions, but stdin is not a terminal")
+    if options.recv_size < 1:
+        parser.error("--recv-size is at least 1 byte")
     if not 0 <= options.port <= 65535:
         parser.error(f"{options.port} is not a port; one is 1 to 65535")
     if min(options.max_message, options.max_backlog) < 1:
@@ -883,9 +930,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how to find out more; exit with 2."""
-        print(f"server.py: {printable(message)}"[:99], file=sys.stderr)
+        text = f"server.py: {printable(message)}"
+        print(textwrap.fill(text[:198], 99), file=sys.stderr)
         print("To see the options: python server.py --help", file=sys.stderr)
         sys.exit(2)
+
+
+def fault(name: str) -> str:
+    """Return the name of a fault for --break, if there is such a one."""
+    from lessons import faults
+
+    if name not in faults.FAULTS:
+        names = ", ".join(faults.FAULTS)
+        raise argparse.ArgumentTypeError(f"there is no {name}; take {names}")
+    return name
 
 
 def explain(error: Exception, host: str, port: int) -> list[str]:

@@ -1,0 +1,537 @@
+"""--trace: every byte explained while it passes.
+
+    python server.py 9000 --trace
+
+The explanations come from the walk that the server itself does: the lines
+of a head from handshake.explain_head(), the fields of a frame from
+codec.explain_frame(), and a frame is shown at the moment at which the
+user's own decoder has found its end or its fault. At most 78 columns of
+printable ASCII, whatever clients send.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import textwrap
+import time
+from typing import Any, Callable, Collection, Iterator
+
+import codec
+import handshake
+from codec import CloseCode, Field, ProtocolError
+from lessons.observer import Observer, Sockets, User
+
+WIDTH = 78  # columns; a terminal in a projector's font has 80
+ROW = 8  # payload bytes in one line, so that words have room beside them
+MAX_SHOWN = 4 * ROW  # payload bytes of one frame
+
+
+class Trace(Observer):
+    """Print what passes.
+
+    server: the one to watch; show: called with each text to be printed;
+    level: "full", "short" (one line for each turn, frame and handshake) or
+    "off" (for --step without --trace).
+    """
+
+    def __init__(
+        self, server: Any, show: Callable[[str], None], level: str = "full"
+    ) -> None:
+        self.server = server
+        self.show = show
+        self.level = level
+        self.turn = 0
+        self.awake = time.monotonic()  # when something was last shown
+        self.is_idle = False  # select() gave back nothing in this turn
+        self.behind: set[User] = set()  # whose outbox was seen not empty
+        self.unfinished = 0  # bytes still to come of a frame for all
+
+    def tell(self, full: str, short: str = "") -> None:
+        """Show what the level asks for: the full text, the short or none."""
+        text = {"full": full, "short": short}.get(self.level, "")
+        if text:
+            if self.is_idle:
+                self.is_idle = False
+                self.turn += 1
+                self.show(f"turn {self.turn:<4}got nothing; a time is over")
+            self.show(text)
+            self.awake = time.monotonic()
+
+    # ---- the turn ---------------------------------------------------------
+
+    def woke(
+        self,
+        ask_read: Sockets,
+        ask_write: Sockets,
+        readable: Sockets,
+        writable: Sockets,
+    ) -> None:
+        """Show a turn; when nothing came, the server is still asleep."""
+        self.is_idle = not readable and not writable
+        if not self.is_idle:
+            self.turn += 1
+            asked = self.show_asked(ask_read, ask_write)
+            got = self.show_got(readable, writable)
+            self.tell(f"{asked}\n{got}", " ".join(f"{asked} {got}".split()))
+
+    def show_asked(self, read: Sockets, write: Sockets) -> str:
+        """Return the line of what select() was asked for."""
+        slept = time.monotonic() - self.awake
+        columns = self.columns("asked", read, write)
+        return f"turn {self.turn:<4}{columns} slept {slept:.2f} s"
+
+    def show_got(self, read: Sockets, write: Sockets) -> str:
+        """Return the line of what it gave back."""
+        return f"{'':9}{self.columns('got', read, write)}".rstrip()
+
+    def columns(self, word: str, read: Sockets, write: Sockets) -> str:
+        """Return two lists of sockets side by side."""
+        reads, writes = fit(self.names(read), 19), fit(self.names(write), 13)
+        return f"{word:<6} read {reads:<19} write {writes:<13}"
+
+    def names(self, sockets: Sockets) -> list[str]:
+        """Return what sockets are called: #3, and L for the listening one."""
+        by_socket = self.server.by_socket
+        keys = sorted(by_socket[s].key for s in sockets if s in by_socket)
+        names = [f"#{key}" for key in keys]
+        return names if len(keys) == len(sockets) else ["L", *names]
+
+    # ---- users come and go ------------------------------------------------
+
+    def joined(self, user: User) -> None:
+        """Show a newcomer, and listen to the walk of his decoder."""
+        user.decoder = Explained(user, self)
+        host, port = user.address[:2]
+        self.tell(f"JOIN #{user.key} from {host} port {port}, not handshaken")
+
+    def left(self, user: User, why: str) -> None:
+        """Show who has gone."""
+        self.behind.discard(user)
+        self.tell(note(f"GONE #{user.key}: {why}"))
+
+    # ---- what comes in ----------------------------------------------------
+
+    def received(self, user: User, data: bytes) -> None:
+        """Show one read; what it means for frames is shown by Explained."""
+        if not data:
+            self.tell(flow("recv", user, 0, 0, "the end of the stream"))
+        elif user.closing:
+            meaning = f"thrown away: #{user.key} is leaving"
+            self.tell(flow("recv", user, len(data), 0, meaning))
+        elif not user.handshaken:
+            self.read_head(user, len(data), user.head + data)
+
+    def read_head(self, user: User, size: int, received: bytes) -> None:
+        """Show a request when its empty line is there."""
+        head, end, rest = received.partition(b"\r\n\r\n")
+        if not end or size < len(received):
+            there = "is there" if end else "is still missing"
+            meaning = f"the empty line {there}"
+            self.tell(flow("recv", user, size, len(received), meaning))
+        if end:
+            way = f"#{user.key} --> server"
+            self.show_head(head, f"{way}   request complete")
+            if rest:
+                self.tell(f"  {many(len(rest), 'byte')} came behind it")
+
+    def read_frames(
+        self, user: User, size: int, data: bytes, missing: int
+    ) -> None:
+        """Show how one read divides into frames, unless it is just one.
+
+        data: what was read, behind what waited; missing: payload bytes, at
+        its beginning, that belong to a frame which began in an earlier read.
+        """
+        frames, rest = divide(data, missing)
+        if missing or rest or size < len(data) or frames > 1:
+            meaning = what_is_missing(rest)
+            if frames > 1:
+                meaning = f"{frames} frames in one read: TCP has no messages"
+            elif missing > len(data):
+                meaning = f"the payload needs {missing - len(data)} more"
+            self.tell(flow("recv", user, size, len(data), meaning))
+
+    def show_fault(self, user: User, error: ProtocolError) -> None:
+        """Show the rule that was broken, and what is done about it."""
+        rule = error.reason
+        if not RULE.match(rule):
+            rule = "s7.4.1: " + rule
+        done = f"Closing #{user.key} with {error.code}."
+        line = note(f"RFC 6455 {rule}. {done}")
+        self.tell(line, line)
+
+    # ---- what goes out ----------------------------------------------------
+
+    def queued(self, user: User, block: bytes) -> None:
+        """Show what is for one user: frames, or an HTTP answer."""
+        way = f"server --> #{user.key}"
+        if user.handshaken:
+            self.show_block(block, way)
+            return
+        head, _, body = block.partition(b"\r\n\r\n")
+        self.show_head(head, f"{way}   answer")
+        if body.endswith(b"\n") and len(body) < 200:
+            self.tell(cut(f"  {plain(body.rstrip())}"))
+        elif body:
+            self.tell(f"  {many(len(body), 'byte')} of body")
+
+    def shared(self, users: Collection[User], block: bytes) -> None:
+        """Show what is for everyone, once."""
+        if users:
+            to = fit([f"#{user.key}" for user in users], 30)
+            size = many(len(block), "byte")
+            self.tell(f"  broadcast -> {size} queued for {to}")
+            self.show_block(bytes(block), f"server --> {to}")
+
+    def show_block(self, block: bytes, way: str) -> None:
+        """Show the frames in a block; a large one may come in two blocks."""
+        at, self.unfinished = min(self.unfinished, len(block)), 0
+        while at < len(block):
+            size = frame_size(codec.explain_frame(block, at))
+            self.show_frame(block[at : at + size], way)
+            at += size
+        self.unfinished = at - len(block)
+
+    def wrote(self, user: User, sent: int) -> None:
+        """Show how the kernel takes what waits, if not all at once."""
+        if user.waiting or user in self.behind:
+            self.behind.add(user)
+            meaning = "the kernel's buffer is full"
+            if not user.waiting:
+                self.behind.discard(user)
+                meaning = "its outbox is empty again"
+            self.tell(flow("send", user, sent, user.waiting, meaning))
+
+    # ---- heads and frames -------------------------------------------------
+
+    def show_head(self, head: bytes, way: str) -> None:
+        """Show a request or an answer, with what its lines are needed for."""
+        lines = handshake.explain_head(head)
+        names = {line.name for line in lines}
+        opens = names & {"sec-websocket-key", "sec-websocket-accept"}
+        title = f"HANDSHAKE {way}" if opens else f"HTTP {way}"
+        shown = [title]
+        for line in lines:
+            if line.needed:
+                needed = f"  needed: {line.needed}"
+                text = cut("  " + plain(line.raw), WIDTH - len(needed))
+                shown.append(f"{text:<48}{needed}")
+        unused = sum(not line.needed for line in lines)
+        if unused:
+            shown.append(f"  ({many(unused, 'more line')} not used)")
+        for line in lines:
+            if line.name == "sec-websocket-key":
+                shown += accept_lines(line)
+        short = cut(f"{title}  {plain(lines[0].raw)}")
+        self.tell("\n".join(shown), short)
+
+    def show_frame(self, data: bytes, way: str) -> None:
+        """Show one frame, as far as it is there."""
+        fields = codec.explain_frame(data)
+        title = frame_title(fields, way)
+        rows = [*field_rows(fields), *payload_rows(fields), *remarks(fields)]
+        self.tell("\n".join([title, *rows]), cut(title + in_short(fields)))
+
+
+class Explained(codec.Decoder):
+    """A user's decoder, which shows each frame when it has walked over it."""
+
+    __slots__ = ("begun", "trace", "user")
+
+    def __init__(self, user: User, trace: Trace) -> None:
+        super().__init__(True, user.decoder.max_message)
+        self.user = user
+        self.trace = trace
+        self.begun = b""  # the beginning of a frame that comes in pieces
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
+        """Show the read, then each frame, then what was wrong."""
+        received = self.rest + data
+        self.trace.read_frames(self.user, len(data), received, self.missing)
+        try:
+            yield from super().feed(data)
+        except ProtocolError as error:
+            self.show(self.begun)
+            self.trace.show_fault(self.user, error)
+            raise
+
+    def read_header(
+        self, data: bytes, at: int
+    ) -> tuple[int, int, bytes, int, int] | None:
+        """Show a frame that is whole, or whose header breaks a rule."""
+        try:
+            header = super().read_header(data, at)
+        except ProtocolError:
+            self.show(data[at:])
+            raise
+        if header:
+            _, opcode, _, start, length = header
+            if start + length <= len(data):
+                self.show(data[at : start + length])
+            elif opcode < codec.CLOSE:
+                self.begun = data[at:start]
+        return header
+
+    def take_piece(self, data: bytes, at: int) -> int:
+        """Show a frame that came in pieces with its last one."""
+        if self.begun:
+            self.begun += data[at : at + self.missing]
+        end = super().take_piece(data, at)
+        if not self.missing:
+            self.show(self.begun)
+        return end
+
+    def show(self, frame: bytes) -> None:
+        """Show a frame, once."""
+        self.begun = b""
+        if frame:
+            self.trace.show_frame(frame, f"#{self.user.key} --> server")
+
+
+# ---- how bytes divide into frames -------------------------------------------
+
+
+def frame_size(fields: list[Field]) -> int:
+    """Return how many bytes a frame has, as far as its fields tell."""
+    last = fields[-1]
+    if last.name == "payload":
+        return last.offset + last.value
+    return last.offset + len(last.raw)
+
+
+def is_whole(fields: list[Field]) -> bool:
+    """Tell whether all of a frame is there."""
+    last = fields[-1]
+    return last.name == "payload" and len(last.raw) == last.value
+
+
+def divide(data: bytes, missing: int) -> tuple[int, bytes]:
+    """Return how many frames end in data, and what is behind the last."""
+    if missing > len(data):
+        return 0, b""
+    frames, at = int(missing > 0), missing
+    while at < len(data):
+        fields = codec.explain_frame(data, at)
+        if not is_whole(fields):
+            break
+        frames += 1
+        at += frame_size(fields)
+    return frames, data[at:]
+
+
+def what_is_missing(rest: bytes) -> str:
+    """Say what the last bytes of a read are still waiting for."""
+    if not rest:
+        return "now the frame is whole"
+    fields = codec.explain_frame(rest)
+    last = fields[-1]
+    if last.name == "payload":
+        return f"the payload needs {last.value - len(last.raw)} more"
+    if len(rest) == 1:
+        return f"{hexed(rest)}|  the header needs at least 1 more"
+    named = {field.name: field.value for field in fields}
+    size = 2 + EXTENDED.get(named["length"], 0) + 4 * named["MASK"]
+    return f"{hexed(rest)}|  the header needs {size - len(rest)} more"
+
+
+RULE = re.compile(r"s[0-9]")  # the section with which most reasons begin
+EXTENDED = {codec.LENGTH_16: 2, codec.LENGTH_64: 8}  # bytes
+
+
+# ---- how a frame is shown ---------------------------------------------------
+
+
+def frame_title(fields: list[Field], way: str) -> str:
+    """Return the first line: which way it goes, and what it is."""
+    named = {field.name: field for field in fields}
+    opcode = named["opcode"]
+    kind = opcode.meaning
+    if kind == "reserved":
+        kind = f"opcode 0x{opcode.value:X}"
+    flags = [
+        f" [{flag}]"
+        for name, flag in FLAGS.items()
+        if name in named and named[name].value
+    ]
+    title = f"FRAME {way}  {kind}{''.join(flags)}"
+    if fields[-1].name == "payload":
+        title += f"  {many(frame_size(fields), 'byte')}"
+    return title
+
+
+FLAGS = {"FIN": "FIN", "RSV": "RSV", "MASK": "MASKED"}
+
+
+def field_rows(fields: list[Field]) -> Iterator[str]:
+    """Yield a line for each field but the payload: where, bytes, meaning."""
+    shown = -1  # the offset of the byte that was shown last
+    for field in fields:
+        if field.name == "payload":
+            return
+        where = f"{field.offset:04x}  {hexed(field.raw)}"
+        if field.bits:
+            if field.offset == shown:
+                where = ""
+            shown = field.offset
+            bits = bit_pattern(field.raw[0], field.bits)
+            words = f"{field.name:<6} {field.value:<2} {field.meaning}"
+            yield f"  {where:<21}{bits}  {words}"
+        else:
+            yield f"  {where:<32}{field.meaning}"
+
+
+def bit_pattern(byte: int, bits: int) -> str:
+    """Return the bits of a field, dots for the others: ".000 ...."."""
+    pattern = ""
+    for place in range(7, -1, -1):
+        bit = 1 << place
+        pattern += str(byte >> place & 1) if bits & bit else "."
+        if place == 4:
+            pattern += " "
+    return pattern
+
+
+def payload_rows(fields: list[Field]) -> Iterator[str]:
+    """Yield the payload's first bytes: as they travelled, and unmasked."""
+    last = fields[-1]
+    if last.name != "payload":
+        return
+    key = masking_key(fields)
+    words, keys_words = last.meaning, "key, repeated"
+    for at in range(0, min(len(last.raw), MAX_SHOWN), ROW):
+        row = last.raw[at : at + ROW]
+        where = f"  {last.offset + at:04x}  {hexed(row):<26}"
+        if not key:
+            yield where + quoted(row)
+            continue
+        yield (where + words).rstrip()
+        keys = (key * ROW)[: len(row)]  # the rows begin with the key's start
+        yield f"   XOR  {hexed(keys):<26}{keys_words}".rstrip()
+        row = codec.mask(row, key)
+        yield f"     =  {hexed(row):<26}{quoted(row)}"
+        words = keys_words = ""
+
+
+def remarks(fields: list[Field]) -> Iterator[str]:
+    """Yield what is to be said of a payload as a whole."""
+    last = fields[-1]
+    if last.name != "payload":
+        return
+    hidden, absent = len(last.raw) - MAX_SHOWN, last.value - len(last.raw)
+    if hidden > 0:
+        yield f"        ({many(hidden, 'more byte')} not shown)"
+    if absent:
+        yield f"        ({many(absent, 'more byte')} have not come)"
+    payload = unmasked(fields)
+    if fields[2].value == codec.TEXT and not absent:
+        with contextlib.suppress(UnicodeDecodeError):  # half a character
+            size = len(payload.decode())
+            if size < len(payload):
+                characters = many(size, "character")
+                yield f"        {characters}, {many(len(payload), 'byte')}"
+    if fields[2].value == codec.CLOSE:
+        yield note(close_words(payload), " " * 8)
+
+
+def in_short(fields: list[Field]) -> str:
+    """Return a frame's payload in a few words."""
+    payload = unmasked(fields)
+    if fields[2].value == codec.CLOSE:
+        return f"  {close_words(payload)}"
+    return f"  {quoted(payload[:WIDTH])}" if payload else ""
+
+
+def close_words(payload: bytes) -> str:
+    """Return what a Close frame says, however wrong."""
+    if len(payload) < 2:
+        return "no close code"
+    code = int.from_bytes(payload[:2], "big")
+    name = NAMES.get(code, "")
+    words = f"close code {code} {name}".rstrip()
+    return f"{words}, reason {quoted(payload[2:])}" if payload[2:] else words
+
+
+NAMES = {int(code): code.name for code in CloseCode}
+
+
+def masking_key(fields: list[Field]) -> bytes:
+    """Return a frame's masking key; empty if it has none."""
+    keys = [field.raw for field in fields if field.name == "masking key"]
+    return keys[0] if keys else b""
+
+
+def unmasked(fields: list[Field]) -> bytes:
+    """Return what is there of a frame's payload, in plain."""
+    last, key = fields[-1], masking_key(fields)
+    if last.name != "payload":
+        return b""
+    return codec.mask(last.raw, key) if key else last.raw
+
+
+# ---- how a head is shown ----------------------------------------------------
+
+
+def accept_lines(line: handshake.Line) -> list[str]:
+    """Return how the answer to a Sec-WebSocket-Key is made."""
+    key = line.raw.partition(b":")[2].strip().decode("latin-1")
+    keyed, digest, accept = handshake.accept_steps(key)
+    return [
+        cut(f"    key + GUID  {plain(keyed)}"),
+        f"    SHA-1       {hexed(digest)}",
+        f"    base64      {accept}",
+    ]
+
+
+# ---- how anything is shown --------------------------------------------------
+
+
+def flow(way: str, user: User, size: int, waiting: int, meaning: str) -> str:
+    """Return the line of one recv() or send()."""
+    read, held = f"{way} #{user.key} -> {size}", f"waiting {waiting}"
+    return cut(f"  {read:<17} {held:<13} {meaning}")
+
+
+def fit(names: list[str], width: int) -> str:
+    """Return names in a row, "-" for none; if too long, how many in all."""
+    row = " ".join(names) or "-"
+    if len(row) <= width:
+        return row
+    end = f" .. ({len(names)})"
+    kept = row[: width - len(end) + 1].rpartition(" ")[0]
+    return kept + end
+
+
+def many(number: int, thing: str) -> str:
+    """Return "1 byte", "2 bytes"."""
+    return f"{number} {thing}" + "s" * (number != 1)
+
+
+def hexed(data: bytes) -> str:
+    """Return "48 65 6c 6c 6f"."""
+    return " ".join(f"{byte:02x}" for byte in data)
+
+
+def plain(data: bytes) -> str:
+    """Return bytes as ASCII; a dot for what cannot be printed."""
+    return "".join(chr(b) if 32 <= b < 127 else "." for b in data)
+
+
+def quoted(data: bytes) -> str:
+    """Return bytes as ASCII in quotation marks."""
+    return f'"{plain(data)}"'
+
+
+def cut(line: str, width: int = WIDTH) -> str:
+    """Return a line that fits; dots stand for what does not."""
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def note(text: str, indent: str = "") -> str:
+    """Return a sentence in as many lines as it needs."""
+    return textwrap.fill(
+        plain(text.encode("ascii", "replace")),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+    )
