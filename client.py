@@ -690,6 +690,10 @@ class LabClient(Client):
 
     def opened(self, response: Response) -> None:
         """Send the raw bytes before anything else."""
+        if self.slow and self.socket:
+            # Otherwise the kernel reads on for us, some megabytes.
+            option = socket.SO_RCVBUF
+            self.socket.setsockopt(socket.SOL_SOCKET, option, 4096)
         if self.raw:
             self.queue(self.raw)
         super().opened(response)

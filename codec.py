@@ -492,6 +492,6 @@ MASK_MEANINGS = {
     0: "not masked: server -> client",
 }
 LENGTH_MEANINGS = {
-    LENGTH_16: "the length is in the next 2 bytes",
-    LENGTH_64: "the length is in the next 8 bytes",
+    LENGTH_16: "it is in the next 2 bytes",
+    LENGTH_64: "it is in the next 8 bytes",
 }

@@ -23,13 +23,13 @@ def begin(
     one in lessons.faults, or None.
     """
     if fault:
-        from lessons import faults
+        from lessons.faults import install
 
-        show(faults.install(fault, server))
+        show(install(fault, server))
     if small_buffers:
-        from lessons import slow
+        from lessons.slow import shrink_buffers
 
-        show(slow.shrink_buffers(server.listener))
+        show(shrink_buffers(server.listener))
     if step:
         from lessons.step import Stepper
 

@@ -73,7 +73,12 @@ class Trace(Observer):
             self.turn += 1
             asked = self.show_asked(ask_read, ask_write)
             got = self.show_got(readable, writable)
-            self.tell(f"{asked}\n{got}", " ".join(f"{asked} {got}".split()))
+            self.tell(
+                f"{asked}\n{got}", cut(" ".join(f"{asked} {got}".split()))
+            )
+            for user in self.server.unsent:
+                size = many(user.waiting, "byte")
+                self.tell(f"         outbox of #{user.key}: {size}")
 
     def show_asked(self, read: Sockets, write: Sockets) -> str:
         """Return the line of what select() was asked for."""
@@ -130,8 +135,7 @@ class Trace(Observer):
             meaning = f"the empty line {there}"
             self.tell(flow("recv", user, size, len(received), meaning))
         if end:
-            way = f"#{user.key} --> server"
-            self.show_head(head, f"{way}   request complete")
+            self.show_head(head, f"#{user.key} --> server", "request complete")
             if rest:
                 self.tell(f"  {many(len(rest), 'byte')} came behind it")
 
@@ -170,7 +174,7 @@ class Trace(Observer):
             self.show_block(block, way)
             return
         head, _, body = block.partition(b"\r\n\r\n")
-        self.show_head(head, f"{way}   answer")
+        self.show_head(head, way, "answer")
         if body.endswith(b"\n") and len(body) < 200:
             self.tell(cut(f"  {plain(body.rstrip())}"))
         elif body:
@@ -205,13 +209,13 @@ class Trace(Observer):
 
     # ---- heads and frames -------------------------------------------------
 
-    def show_head(self, head: bytes, way: str) -> None:
+    def show_head(self, head: bytes, way: str, what: str) -> None:
         """Show a request or an answer, with what its lines are needed for."""
         lines = handshake.explain_head(head)
         names = {line.name for line in lines}
         opens = names & {"sec-websocket-key", "sec-websocket-accept"}
         title = f"HANDSHAKE {way}" if opens else f"HTTP {way}"
-        shown = [title]
+        shown = [f"{title}   {what}"]
         for line in lines:
             if line.needed:
                 needed = f"  needed: {line.needed}"
@@ -422,7 +426,7 @@ def remarks(fields: list[Field]) -> Iterator[str]:
     if hidden > 0:
         yield f"        ({many(hidden, 'more byte')} not shown)"
     if absent:
-        yield f"        ({many(absent, 'more byte')} have not come)"
+        yield f"        ({many(absent, 'more byte')} to come)"
     payload = unmasked(fields)
     if fields[2].value == codec.TEXT and not absent:
         with contextlib.suppress(UnicodeDecodeError):  # half a character

@@ -1,0 +1,797 @@
+"""The trace: what a class sees of given bytes, and that it changes nothing.
+
+The server is driven turn by turn, in the test's own thread, so that the same
+bytes always give the same transcript.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+from unittest import mock
+
+import codec
+import handshake
+import server
+from codec import BINARY, CLOSE, CONTINUATION, PING, TEXT, encode_frame
+from lessons.observer import Observer
+from lessons.slow import shrink_buffers
+from lessons.trace import WIDTH, Trace
+from server import Server
+from tests.support import (
+    DEADLINE,
+    KEY,
+    MASKING_KEY,
+    ROOT,
+    Peer,
+    Process,
+    reset,
+    serving,
+)
+from tests.test_fuzz import nonsense
+
+REQUEST = handshake.request_head(
+    "127.0.0.1:9000", "/", KEY, {"User-Agent": "test", "Cookie": "a=b"}
+)
+HELLO = encode_frame(TEXT, b"Hello", MASKING_KEY)  # RFC 6455 s5.7
+
+
+def setUpModule():
+    # The turns that wait for nothing shall not cost half a second each.
+    patience = mock.patch.object(server, "PATIENCE", 0.02)
+    patience.start()
+    unittest.addModuleCleanup(patience.stop)
+
+
+class Watched:
+    """A server whose trace is collected, and one socket that talks to it."""
+
+    def __init__(self, level="full", kind=Server, **options):
+        self.shown = []
+        self.server = kind(port=0, **options)
+        self.server.observer = Trace(self.server, self.shown.append, level)
+        self.sockets = []
+
+    def connect(self):
+        """Knock, and let the server accept."""
+        address = ("127.0.0.1", self.server.port)
+        sock = socket.create_connection(address, DEADLINE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sockets.append(sock)
+        self.server.turn()
+        return sock
+
+    def open(self):
+        """Connect and open a WebSocket."""
+        sock = self.connect()
+        self.say(sock, REQUEST)
+        answer = sock.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        return sock
+
+    def say(self, sock, data):
+        """Send bytes; the server takes one turn to read them."""
+        sock.sendall(data)
+        self.server.turn()
+
+    def text(self):
+        """Return what was shown till now, without what differs each time."""
+        text = "\n".join(self.shown)
+        self.shown.clear()
+        text = re.sub(r"slept \d+\.\d\d s", "slept 0.00 s", text)
+        return re.sub(r"port \d+", "port 50000", text)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for sock in [*self.sockets, *self.server.by_socket]:
+            sock.close()
+        self.server.listener.close()
+
+
+OPENING = """
+turn 1   asked  read L                   write -             slept 0.00 s
+         got    read L                   write -
+JOIN #1 from 127.0.0.1 port 50000, not handshaken
+turn 2   asked  read L #1                write -             slept 0.00 s
+         got    read #1                  write -
+HANDSHAKE #1 --> server   request complete
+  GET / HTTP/1.1                                  needed: GET and 1.1
+  Host: 127.0.0.1:9000                            needed: this server
+  Upgrade: websocket                              needed: websocket
+  Connection: Upgrade                             needed: Upgrade
+  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==     needed: 16 random bytes
+  Sec-WebSocket-Version: 13                       needed: 13
+  (2 more lines not used)
+    key + GUID  dGhlIHNhbXBsZSBub25jZQ==258EAFA5-E914-47DA-95CA-C5AB0DC85B11
+    SHA-1       b3 7a 4f 2c c0 62 4f 16 90 f6 46 06 cf 38 59 45 b2 be c4 ea
+    base64      s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+HANDSHAKE server --> #1   answer
+  HTTP/1.1 101 Switching Protocols                needed: 101
+  Upgrade: websocket                              needed: websocket
+  Connection: Upgrade                             needed: Upgrade
+  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=  needed: the base64
+"""
+
+HELLO_SHOWN = """
+FRAME #1 --> server  TEXT [FIN] [MASKED]  11 bytes
+  0000  81             1... ....  FIN    1  last (or only) piece
+                       .000 ....  RSV    0  no extension in use
+                       .... 0001  opcode 1  TEXT
+  0001  85             1... ....  MASK   1  masked: client -> server
+                       .000 0101  length 5  payload bytes
+  0002  37 fa 21 3d               masking key, 4 random bytes
+  0006  7f 9f 4d 51 58            payload as it travelled
+   XOR  37 fa 21 3d 37            key, repeated
+     =  48 65 6c 6c 6f            "Hello"
+"""
+
+ANSWER_SHOWN = """
+  broadcast -> 7 bytes queued for #1
+FRAME server --> #1  TEXT [FIN]  7 bytes
+  0000  81             1... ....  FIN    1  last (or only) piece
+                       .000 ....  RSV    0  no extension in use
+                       .... 0001  opcode 1  TEXT
+  0001  05             0... ....  MASK   0  not masked: server -> client
+                       .000 0101  length 5  payload bytes
+  0002  48 65 6c 6c 6f            "Hello"
+"""
+
+CUT_SHOWN = """
+FRAME #1 --> server  BINARY [FIN] [MASKED]  306 bytes
+  0000  82             1... ....  FIN    1  last (or only) piece
+                       .000 ....  RSV    0  no extension in use
+                       .... 0010  opcode 2  BINARY
+  0001  fe             1... ....  MASK   1  masked: client -> server
+                       .111 1110  length 126 it is in the next 2 bytes
+  0002  01 2a                     length 298, in 16 bits
+  0004  37 fa 21 3d               masking key, 4 random bytes
+  0008  37 fb 23 3e 33 ff 27 3a   payload as it travelled
+   XOR  37 fa 21 3d 37 fa 21 3d   key, repeated
+     =  00 01 02 03 04 05 06 07   "........"
+  0010  3f f3 2b 36 3b f7 2f 32
+   XOR  37 fa 21 3d 37 fa 21 3d
+     =  08 09 0a 0b 0c 0d 0e 0f   "........"
+  0018  27 eb 33 2e 23 ef 37 2a
+   XOR  37 fa 21 3d 37 fa 21 3d
+     =  10 11 12 13 14 15 16 17   "........"
+  0020  2f e3 3b 26 2b e7 3f 22
+   XOR  37 fa 21 3d 37 fa 21 3d
+     =  18 19 1a 1b 1c 1d 1e 1f   "........"
+        (266 more bytes not shown)
+"""
+
+UNMASKED_SHOWN = """
+FRAME #1 --> server  TEXT [FIN]  7 bytes
+  0000  81             1... ....  FIN    1  last (or only) piece
+                       .000 ....  RSV    0  no extension in use
+                       .... 0001  opcode 1  TEXT
+  0001  05             0... ....  MASK   0  not masked: server -> client
+                       .000 0101  length 5  payload bytes
+  0002  48 65 6c 6c 6f            "Hello"
+RFC 6455 s5.1: a client must mask. Closing #1 with 1002.
+FRAME server --> #1  CLOSE [FIN]  28 bytes
+"""
+
+CLOSE_SHOWN = """
+FRAME #1 --> server  CLOSE [FIN] [MASKED]  33 bytes
+  0000  88             1... ....  FIN    1  last (or only) piece
+                       .000 ....  RSV    0  no extension in use
+                       .... 1000  opcode 8  CLOSE
+  0001  9b             1... ....  MASK   1  masked: client -> server
+                       .001 1011  length 27 payload bytes
+  0002  00 00 00 00               masking key, 4 random bytes
+  0006  03 ea 4d 61 73 6b 65 64   payload as it travelled
+   XOR  00 00 00 00 00 00 00 00   key, repeated
+     =  03 ea 4d 61 73 6b 65 64   "..Masked"
+  000e  20 66 72 61 6d 65 20 66
+   XOR  00 00 00 00 00 00 00 00
+     =  20 66 72 61 6d 65 20 66   " frame f"
+  0016  72 6f 6d 20 73 65 72 76
+   XOR  00 00 00 00 00 00 00 00
+     =  72 6f 6d 20 73 65 72 76   "rom serv"
+  001e  65 72 2e
+   XOR  00 00 00
+     =  65 72 2e                  "er."
+        close code 1002 PROTOCOL_ERROR, reason "Masked frame from server."
+"""
+
+SHORT = """
+turn 1 asked read L write - slept 0.00 s got read L write -
+turn 2 asked read L #1 write - slept 0.00 s got read #1 write -
+HANDSHAKE #1 --> server  GET / HTTP/1.1
+HANDSHAKE server --> #1  HTTP/1.1 101 Switching Protocols
+turn 3 asked read L #1 write - slept 0.00 s got read #1 write -
+FRAME #1 --> server  TEXT [FIN] [MASKED]  11 bytes  "Hello"
+FRAME server --> #1  TEXT [FIN]  7 bytes  "Hello"
+turn 4 asked read L #1 write - slept 0.00 s got read #1 write -
+FRAME #1 --> server  TEXT [FIN]  7 bytes  "Hello"
+RFC 6455 s5.1: a client must mask. Closing #1 with 1002.
+FRAME server --> #1  CLOSE [FIN]  28 bytes  close code 1002 PROTOCOL_ERROR,...
+"""
+
+
+class Golden(unittest.TestCase):
+    maxDiff = None
+
+    def check(self, watched, golden):
+        """The golden text must be what was shown, or its end."""
+        self.assertEqual(watched.text(), golden.strip("\n"))
+
+    def test_handshake(self):
+        with Watched() as watched:
+            watched.open()
+            self.check(watched, OPENING)
+
+    def test_one_frame_from_one_user_to_all(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.text()
+            watched.say(sock, HELLO)
+            turn, got, rest = watched.text().split("\n", 2)
+            self.assertTrue(turn.startswith("turn 3   asked  read L #1"))
+            self.assertIn("got    read #1", got)
+            golden = HELLO_SHOWN.strip("\n") + ANSWER_SHOWN.rstrip("\n")
+            self.assertEqual(rest, golden)
+
+    def test_a_frame_to_many_is_shown_once(self):
+        with Watched() as watched:
+            socks = [watched.open() for _ in range(3)]
+            watched.text()
+            watched.say(socks[2], HELLO)
+            text = watched.text()
+            self.assertEqual(text.count("FRAME server"), 1)
+            self.assertIn("broadcast -> 7 bytes queued for #1 #2 #3\n", text)
+            self.assertIn("FRAME server --> #1 #2 #3  TEXT [FIN]", text)
+
+    def test_what_tcp_does_to_frames(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.text()
+            for data, line in (
+                (HELLO[:1], "-> 1      waiting 1     81|  the header needs"
+                            " at least 1 more"),
+                (HELLO[1:3], "-> 2      waiting 3     81 85 37|  the header"
+                             " needs 3 more"),
+                (HELLO[3:8], "-> 5      waiting 8     the payload needs"
+                             " 3 more"),
+                (HELLO[8:9], "-> 1      waiting 1     the payload needs"
+                             " 2 more"),
+                (HELLO[9:], "-> 2      waiting 2     now the frame is whole"),
+                (HELLO * 3, "-> 33     waiting 33    3 frames in one read:"
+                            " TCP has no messages"),
+                (HELLO + HELLO[:2], "-> 13     waiting 13    81 85|  the"
+                                    " header needs 4 more"),
+                (HELLO[2:] + HELLO, "-> 20     waiting 22    2 frames in one"
+                                    " read: TCP has no messages"),
+            ):  # fmt: skip
+                with self.subTest(line):
+                    watched.say(sock, data)
+                    self.assertIn(f"  recv #1 {line}\n", watched.text() + "\n")
+            # Exactly one frame in one read needs no words.
+            watched.say(sock, HELLO)
+            self.assertNotIn("recv", watched.text())
+
+    def test_a_frame_in_pieces_looks_like_one_at_once(self):
+        for size in (1, 2, 3, 7, 10):
+            with self.subTest(size), Watched() as watched:
+                sock = watched.open()
+                watched.text()
+                for at in range(0, len(HELLO), size):
+                    watched.say(sock, HELLO[at : at + size])
+                text = watched.text()
+                self.assertEqual(text.count(HELLO_SHOWN), 1)
+                self.assertEqual(text.count("FRAME #1"), 1)
+
+    def test_a_long_payload_is_cut_and_says_so(self):
+        payload = bytes(range(256)) + bytes(42)
+        with Watched() as watched:
+            sock = watched.open()
+            watched.say(sock, encode_frame(BINARY, payload, MASKING_KEY))
+            self.assertIn(CUT_SHOWN, watched.text())
+
+    def test_a_payload_of_32_bytes_is_whole(self):
+        for size, words in ((32, None), (33, "(1 more byte not shown)")):
+            with self.subTest(size), Watched() as watched:
+                sock = watched.open()
+                watched.text()
+                frame = encode_frame(TEXT, b"x" * size, MASKING_KEY)
+                watched.say(sock, frame)
+                self.assertEqual(
+                    words is not None, "not shown" in watched.text()
+                )
+
+    def test_characters_beside_bytes(self):
+        text = "\u017eab\u2602"
+        frame = encode_frame(TEXT, text.encode(), MASKING_KEY)
+        with Watched() as watched:
+            watched.say(watched.open(), frame)
+            shown = watched.text()
+        self.assertIn('=  c5 be 61 62 e2 98 82      "..ab..."', shown)
+        self.assertEqual(shown.count("        4 characters, 7 bytes\n"), 1)
+
+    def test_a_large_message_goes_out_as_one_frame(self):
+        frame = encode_frame(TEXT, b"x" * 70_000, MASKING_KEY)
+        with Watched() as watched:
+            sock = watched.open()
+            watched.text()
+            sock.sendall(frame)
+            sock.setblocking(False)
+            received = b""
+            while len(received) < 70_010:
+                watched.server.turn()
+                with contextlib.suppress(BlockingIOError):
+                    received += sock.recv(2**20)
+            sock.sendall(HELLO)
+            watched.server.turn()
+            shown = watched.text()
+        self.assertEqual(shown.count("FRAME #1 --> server"), 2)
+        self.assertEqual(shown.count("FRAME server --> #1"), 2)
+        self.assertIn("length 127 it is in the next 8 bytes", shown)
+        self.assertIn("  0002  00 00 00 00 00 01 11 70   length 70000,", shown)
+        self.assertIn(HELLO_SHOWN, shown)
+
+    def test_fragments(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.say(
+                sock,
+                encode_frame(TEXT, b"Hel", MASKING_KEY, False)
+                + encode_frame(PING, b"?", MASKING_KEY)
+                + encode_frame(CONTINUATION, b"lo", MASKING_KEY),
+            )
+            shown = watched.text()
+        for line in (
+            "FRAME #1 --> server  TEXT [MASKED]  9 bytes",
+            "FRAME #1 --> server  PING [FIN] [MASKED]  7 bytes",
+            "FRAME #1 --> server  CONTINUATION [FIN] [MASKED]  8 bytes",
+            "FRAME server --> #1  PONG [FIN]  3 bytes",
+            "  0000  01             0... ....  FIN    0  more pieces follow",
+        ):
+            self.assertEqual(shown.count(line + "\n"), 1, line)
+
+    def test_a_broken_rule(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.say(sock, encode_frame(TEXT, b"Hello"))
+            self.assertIn(UNMASKED_SHOWN, watched.text())
+            # Whatever else comes is read, but not looked at.
+            watched.say(sock, HELLO)
+            shown = watched.text()
+            self.assertIn("recv #1 -> 11     waiting 0     thrown", shown)
+            self.assertNotIn("FRAME", shown)
+
+    def test_every_broken_rule_names_its_section(self):
+        big = codec.encode_head(BINARY, 2**20 + 1, MASKING_KEY)
+        half = encode_frame(TEXT, b"abc\xff" + bytes(100), MASKING_KEY)[:20]
+        for data, shown in (
+            (
+                b"\xc1\x80",
+                "s5.2: a reserved bit is set, no extension is in use",
+            ),
+            (b"\x83\x80", "s5.2: opcode 0x3 is reserved"),
+            (b"\x09\x80", "s5.5: a control frame must not be fragmented"),
+            (b"\x80\x80", "s5.4: a continuation of no message"),
+            (big, "s7.4.1: a message may have 1048576 bytes, not more"),
+            (half, "s8.1: not UTF-8 (byte 0xFF)"),
+            (encode_frame(TEXT, b"\xff", MASKING_KEY), "s8.1: not UTF-8"),
+            (encode_frame(CLOSE, b"\x03", MASKING_KEY), "s5.5.1: a close code"),
+            (encode_frame(CLOSE, b"\x03\xed", MASKING_KEY), "s7.4: close code"),
+            (b"\x81\xfe\x00\x05", "s5.2: a length must use the fewest bytes"),
+        ):
+            with self.subTest(shown), Watched() as watched:
+                sock = watched.open()
+                watched.text()
+                watched.say(sock, data)
+                text = " ".join(watched.text().split())
+                self.assertEqual(text.count(f"RFC 6455 {shown}"), 1)
+                self.assertEqual(text.count("FRAME #1 --> server"), 1)
+                self.assertEqual(text.count(" Closing #1 with 100"), 1)
+
+    def test_the_close_of_a_browser(self):
+        reason = b"\x03\xeaMasked frame from server."
+        with Watched() as watched:
+            sock = watched.open()
+            watched.say(sock, encode_frame(CLOSE, reason, bytes(4)))
+            self.assertIn(CLOSE_SHOWN, watched.text())
+
+    def test_a_page_and_a_refusal(self):
+        with Watched() as watched:
+            watched.say(watched.connect(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            shown = watched.text()
+            self.assertIn("HTTP #1 --> server   request complete\n", shown)
+            self.assertIn("HTTP server --> #1   answer\n", shown)
+            self.assertRegex(shown, r"\n  \d+ bytes of body\Z")
+            sock = watched.connect()
+            watched.say(sock, REQUEST[:30])
+            watched.say(sock, REQUEST[30:].replace(KEY.encode(), b"short"))
+            shown = watched.text()
+            self.assertIn("waiting 30    the empty line is still miss", shown)
+            self.assertIn(" waiting 165   the empty line is there\n", shown)
+            self.assertIn("  Sec-WebSocket-Key: short     ", shown)
+            self.assertIn("\nHTTP server --> #2   answer\n", shown)
+            words = "\n  The Sec-WebSocket-Key is not 16 bytes."
+            self.assertTrue(shown.endswith(words))
+            sock = watched.connect()
+            watched.say(sock, b"\x16\x03\x01 hello")
+            shown = watched.text()
+            self.assertIn("HTTP server --> #3   answer\n", shown)
+            self.assertIn("  HTTP/1.1 400 Bad Request  ", shown)
+            self.assertIn("\n  That is https; open http:// with", shown)
+
+    def test_frames_behind_the_request(self):
+        with Watched() as watched:
+            watched.say(watched.connect(), REQUEST + HELLO + HELLO)
+            shown = watched.text()
+            self.assertIn("\n  22 bytes came behind it\n", shown)
+            self.assertEqual(shown.count(HELLO_SHOWN), 1)
+            self.assertIn("2 frames in one read: TCP has no messages", shown)
+
+    def test_who_leaves(self):
+        with Watched() as watched:
+            watched.open().close()
+            watched.text()
+            watched.server.turn()
+            shown = watched.text()
+            self.assertIn("  recv #1 -> 0      waiting 0     the end of", shown)
+            self.assertIn("\nGONE #1: hung up", shown)
+
+    def test_idle_turns_are_silent(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.text()
+            watched.server.turn()
+            self.assertEqual(watched.text(), "")
+            for user in watched.server.users.values():
+                user.heard -= 60  # silent for a minute
+            watched.server.next_check = 0
+            watched.server.turn()
+            shown = watched.text().split("\n")
+            self.assertEqual(shown[0], "turn 3   got nothing; a time is over")
+            self.assertEqual(
+                shown[1], "FRAME server --> #1  PING [FIN]  2 bytes"
+            )
+            watched.say(sock, HELLO)
+            self.assertTrue(watched.text().startswith("turn 4   asked"))
+
+    def test_short(self):
+        with Watched("short") as watched:
+            sock = watched.open()
+            watched.say(sock, HELLO)
+            watched.say(sock, encode_frame(TEXT, b"Hello"))
+            self.check(watched, SHORT)
+
+    def test_off(self):
+        with Watched("off") as watched:
+            watched.say(watched.open(), HELLO)
+            self.check(watched, "")
+
+    def test_many_users_fit_into_the_line(self):
+        with Watched() as watched:
+            socks = [watched.open() for _ in range(30)]
+            watched.text()
+            watched.say(socks[0], HELLO)
+            shown = watched.text()
+            self.assertIn("asked  read L #1 #2 #3 .. (31)  write -", shown)
+            self.assertIn("server --> #1 #2 #3 #4 #5 #6 #7 .. (30)  T", shown)
+            self.assertLessEqual(max(map(len, shown.split("\n"))), WIDTH)
+
+
+class SlowReader(unittest.TestCase):
+    def test_what_waits_is_shown(self):
+        with Watched() as watched:
+            words = shrink_buffers(watched.server.listener)
+            self.assertRegex(words, r"Small buffers: the kernel keeps \d+ byte")
+            sock = watched.open()
+            watched.text()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            user = watched.server.users[1]
+            while not watched.server.observer.behind:
+                watched.say(sock, encode_frame(BINARY, bytes(1000), bytes(4)))
+                self.assertLess(len(watched.shown), 6000)
+            shown = watched.text()
+            self.assertIn("the kernel's buffer is full", shown)
+            self.assertNotIn("its outbox is empty again", shown)
+            sock.setblocking(False)
+            while user.waiting:
+                with contextlib.suppress(BlockingIOError):
+                    sock.recv(2**20)
+                watched.server.turn()
+            shown = watched.text()
+            self.assertIn("write #1", shown)
+            self.assertRegex(shown, r"\n         outbox of #1: \d+ bytes\n")
+            line = r"  send #1 -> \d+ +waiting 0 +its outbox is empty again"
+            self.assertRegex(shown, line)
+
+
+class Counter(Observer):
+    """Counts how often it is called."""
+
+    def __init__(self):
+        self.calls = []
+
+    def received(self, user, data):
+        self.calls.append("received")
+
+    def queued(self, user, block):
+        self.calls.append("queued")
+
+    def shared(self, users, block):
+        self.calls.append("shared")
+
+    def woke(self, *_):
+        self.calls.append("woke")
+
+
+class TheObserver(unittest.TestCase):
+    def test_nothing_is_called_for_each_frame(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.server.observer = counter = Counter()
+            watched.say(sock, HELLO * 80)
+            self.assertEqual(counter.calls, ["woke", "received", "shared"])
+
+    def test_it_is_told_of_everybody(self):
+        told = []
+
+        class Doorman(Observer):
+            def joined(self, user):
+                told.append(("joined", user.key))
+
+            def wrote(self, user, sent):
+                told.append(("wrote", sent > 0))
+
+            def left(self, user, why):
+                told.append(("left", user.key, why))
+
+        with Watched() as watched:
+            watched.server.observer = Doorman()
+            watched.open().close()
+            watched.server.turn()
+        self.assertEqual(
+            told, [("joined", 1), ("wrote", True), ("left", 1, "hung up")]
+        )
+
+
+CONVERSATION = (
+    REQUEST
+    + HELLO * 3
+    + encode_frame(TEXT, b"Hel", MASKING_KEY, False)
+    + encode_frame(PING, b"?", MASKING_KEY)
+    + encode_frame(CONTINUATION, b"lo", MASKING_KEY)
+    + encode_frame(BINARY, bytes(300), MASKING_KEY)
+    + encode_frame(CLOSE, b"\x03\xe8bye", MASKING_KEY)
+)
+
+
+def converse(**options):
+    """Return the bytes that come back for the whole of CONVERSATION."""
+    server = Server(port=0, recv_size=options.pop("recv_size", 65536))
+    shown = []
+    if options:
+        server.observer = Trace(server, shown.append, **options)
+    with serving(server), Peer(server.port, open=False) as peer:
+        peer.write(CONVERSATION)
+        answer = peer.read_to_end()
+    return answer, "\n".join(shown)
+
+
+class TheSameBytes(unittest.TestCase):
+    def test_on_or_off(self):
+        plain, _ = converse()
+        self.assertEqual(plain.count(b"\x81\x05Hello"), 4)
+        self.assertTrue(plain.endswith(b"\x88\x02\x03\xe8"))
+        for level in ("full", "short", "off"):
+            with self.subTest(level):
+                self.assertEqual(converse(level=level)[0], plain)
+
+    def test_every_recv_size(self):
+        plain, shown = converse(level="full")
+        frames = re.findall(r"^FRAME #1.*\n(?:  .*\n)*", shown, re.M)
+        for size in (1, 2, 3, 7, 1024):
+            with self.subTest(size):
+                answer, shown = converse(level="full", recv_size=size)
+                self.assertEqual(sorted(answer), sorted(plain))
+                self.assertEqual(messages(answer), messages(plain))
+                titles = re.findall(r"^FRAME #1 .*", shown, re.M)
+                self.assertEqual(
+                    titles, [frame.split("\n")[0] for frame in frames]
+                )
+
+
+def messages(answer):
+    """Return the 101 and the messages of a server, without the pongs."""
+    head, _, frames = answer.partition(b"\r\n\r\n")
+    events = codec.Decoder(masked=False).feed(frames)
+    return [head, *(event for event in events if event[0] != codec.PONG)]
+
+
+class Explanations(unittest.TestCase):
+    """explain_frame() and Decoder.read_header() must never drift apart."""
+
+    def test_the_same_numbers_as_the_decoder(self):
+        for size in (0, 1, 125, 126, 127, 65535, 65536, 70000):
+            for opcode in (TEXT, BINARY, CLOSE, PING):
+                if opcode >= CLOSE and size > 125:
+                    continue
+                for key in (b"", MASKING_KEY):
+                    payload = bytes(size)
+                    data = b"xx" + encode_frame(opcode, payload, key) + b"yy"
+                    decoder = codec.Decoder(masked=bool(key))
+                    fin, found, mask, start, length = decoder.read_header(
+                        data, 2
+                    )
+                    fields = codec.explain_frame(data, 2)
+                    named = {field.name: field for field in fields}
+                    self.assertEqual(named["FIN"].value, fin >> 7)
+                    self.assertEqual(named["opcode"].value, found)
+                    self.assertEqual(named["MASK"].value, bool(key))
+                    if key:
+                        self.assertEqual(named["masking key"].raw, mask)
+                    payload = fields[-1]
+                    self.assertEqual(payload.name, "payload")
+                    self.assertEqual(payload.offset + 2, start)
+                    self.assertEqual(payload.value, length)
+                    self.assertEqual(payload.raw, data[start:-2])
+
+    def test_cut_anywhere_it_is_the_beginning(self):
+        for size in (5, 300, 70000):
+            frame = encode_frame(TEXT, bytes(size), MASKING_KEY)
+            whole = codec.explain_frame(frame)
+            for end in range(16):
+                fields = codec.explain_frame(frame[:end])
+                if fields and fields[-1].name == "payload":
+                    self.assertEqual(fields[:-1], whole[:-1])
+                else:
+                    self.assertEqual(fields, whole[: len(fields)])
+
+    def test_the_bytes_are_all_there(self):
+        frame = encode_frame(TEXT, bytes(range(200)), MASKING_KEY)
+        fields = codec.explain_frame(frame)
+        raw = {field.offset: field.raw for field in fields}
+        self.assertEqual(b"".join(raw[at] for at in sorted(raw)), frame)
+        bits = [field.bits for field in fields if field.bits]
+        self.assertEqual(bits, [0x80, 0x70, 0x0F, 0x80, 0x7F])
+
+    def test_it_judges_nothing(self):
+        named = {f.name: f for f in codec.explain_frame(b"\xf3\x00")}
+        self.assertEqual(named["RSV"].value, 7)
+        self.assertEqual(named["RSV"].meaning, "reserved, but set")
+        self.assertEqual(named["opcode"].meaning, "reserved")
+
+    def test_the_lines_of_a_head(self):
+        lines = handshake.explain_head(REQUEST + HELLO)
+        self.assertEqual(lines[0].raw, b"GET / HTTP/1.1")
+        for line in lines:
+            end = line.offset + len(line.raw)
+            self.assertEqual(REQUEST[line.offset : end + 2], line.raw + b"\r\n")
+        needed = {line.name for line in lines if line.needed}
+        self.assertEqual(
+            needed,
+            {"", "host", "upgrade", "connection", "sec-websocket-key",
+             "sec-websocket-version"},
+        )  # fmt: skip
+
+    def test_the_way_to_the_accept_key(self):
+        keyed, digest, accept = handshake.accept_steps(KEY)
+        self.assertEqual(keyed, KEY.encode() + handshake.GUID)
+        self.assertEqual(len(digest), 20)
+        self.assertEqual(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        self.assertEqual(accept, handshake.accept_key(KEY))
+
+
+class OnTheTerminal(unittest.TestCase):
+    def test_random_bytes_print_nothing_odd(self):
+        python = ("-X", "dev", "-W", "error")
+        with Process("0", "--trace", python=python) as process:
+            self.attack(process.port)
+            with Peer(process.port) as peer:
+                peer.send("type=add&ming=%1b[2J\u202e\u2602")
+                peer.receive()
+            process.wait_for(r"\[2J.* left: 1006 hung up$")
+            process.signal(signal.SIGTERM)
+            self.assertEqual(process.end(), 0)
+        self.assertEqual(process.errors, [])
+        for line in process.lines:
+            self.assertRegex(line, r"\A[ -~]*\Z")
+            most = 99 if re.match(r"\d\d:\d\d:\d\d  ", line) else WIDTH
+            self.assertLessEqual(len(line), most, line)
+        for words in ("RFC 6455 s", "HTTP server", "HANDSHAKE server", "PONG"):
+            found = [line for line in process.lines if words in line]
+            self.assertGreater(len(found), 5, words)
+
+    def attack(self, port):
+        """Send the nonsense of 300 connections, 25 at a time."""
+        source = random.Random(9)
+        for _ in range(300 // 25):
+            socks = []
+            for _ in range(25):
+                sock = socket.create_connection(("127.0.0.1", port), DEADLINE)
+                socks.append(sock)
+                with contextlib.suppress(OSError):
+                    sock.sendall(nonsense(source, port))
+            with Peer(port) as peer:  # It is served behind all of them.
+                peer.frame(PING)
+                peer.next()
+            for sock in socks:
+                reset(sock)
+
+    def test_the_switches(self):
+        for switches, expected in (
+            (("--trace", "0"), r"^FRAME #1 --> server  TEXT.*11 bytes$"),
+            (("0", "--trace"), r"^FRAME #1 --> server  TEXT.*11 bytes$"),
+            (("--trace=short", "0"), r'^FRAME #1 .*11 bytes  "Hello"$'),
+            (("--small-buffers", "0"), r"^Small buffers: the kernel keeps"),
+            (("0", "--trace", "--recv-size", "1"), r"recv #1 -> 1 "),
+        ):
+            with self.subTest(switches), Process(*switches) as process:
+                with Peer(process.port) as peer:
+                    peer.write(HELLO)
+                    self.assertEqual(peer.receive(), "Hello")
+                process.wait_for(expected)
+
+    def test_wrong_switches(self):
+        for switches, words in (
+            (("--trace=long",), "trace"),
+            (("--recv-size", "0"), "--recv-size is at least 1 byte"),
+            (("--recv-size", "x"), "--recv-size"),
+            (("--break", "everything"), "there is no everything; take accept"),
+            (("--step",), "stdin is not a terminal"),
+        ):
+            with self.subTest(switches):
+                done = subprocess.run(
+                    [sys.executable, str(ROOT / "server.py"), "0", *switches],
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=DEADLINE,
+                    check=False,
+                )
+                error = done.stderr.decode()
+                self.assertEqual(done.returncode, 2, error)
+                self.assertIn(words, error)
+                self.assertLessEqual(len(error.split("\n")), 5)
+                self.assertNotIn("Traceback", error)
+
+    def test_without_a_switch_no_lesson_is_loaded(self):
+        program = (
+            "import server, sys\n"
+            "server.Server.run = lambda self: None\n"
+            "server.main(sys.argv[1:])\n"
+            "print('lessons' in sys.modules)\n"
+        )
+        for switches, loaded in (((), "False"), (("--trace",), "True")):
+            with self.subTest(switches):
+                done = subprocess.run(
+                    [sys.executable, "-c", program, "0", *switches],
+                    stdout=subprocess.PIPE,
+                    cwd=ROOT,
+                    timeout=DEADLINE,
+                    check=True,
+                )
+                last = done.stdout.decode().split("\n")[-2].strip()
+                self.assertEqual(last, loaded)
+
+    def test_the_room_goes_on_when_nobody_reads(self):
+        command = [sys.executable, str(ROOT / "server.py"), "0", "--trace"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            try:
+                first = process.stdout.readline().decode()
+                process.stdout.close()
+                with Peer(int(re.search(r":(\d+)/", first)[1])) as peer:
+                    for _ in range(3):
+                        peer.write(HELLO)
+                        self.assertEqual(peer.receive(), "Hello")
+            finally:
+                process.terminate()
+            self.assertEqual(process.wait(DEADLINE), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
