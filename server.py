@@ -48,6 +48,7 @@ Block = Union[bytes, memoryview]
 PAGE = Path(__file__).with_name("client.html")
 
 RECV_SIZE = 64 * 1024  # bytes; one read per user and turn, so all get theirs
+MAX_RECV_SIZE = 1024 * 1024  # Python sets so much aside before each read
 MAX_BACKLOG = 16 * 1024 * 1024  # bytes; a tab may sleep for a minute or two
 PING_INTERVAL = 20.0  # seconds; routers forget silent connections after 30
 HANDSHAKE_SECONDS = 10.0  # a browser needs a thousandth of that
@@ -872,10 +873,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     print("\n".join(invitation(room)), flush=True)
-    if options.lesson:
+    lesson = options.trace, options.step, options.small_buffers, options.fault
+    if any(lesson):
         import lessons  # not needed otherwise, so not even loaded
 
-        lessons.begin(room, show, *options.lesson)
+        lessons.begin(room, show, *lesson)
     room.run()
     if room.observer:
         room.observer.ended()
@@ -884,6 +886,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options; with a wrong one, exit with two lines."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error(f"{options.port} is not a port; one is 1 to 65535")
+    if min(options.max_message, options.max_backlog) < 1:
+        parser.error("--max-message and --max-backlog are at least 1 byte")
+    if not 0 < options.ping_interval < float("inf"):
+        parser.error("the ping interval must be more than 0 seconds")
+    if not 1 <= options.recv_size <= MAX_RECV_SIZE:
+        parser.error(f"--recv-size is 1 to {MAX_RECV_SIZE} bytes")
+    if options.step and not (sys.stdin and sys.stdin.isatty()):
+        parser.error("--step asks questions, but stdin is not a terminal")
+    return options
+
+
+def make_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser(
         prog="server.py",
         description="A WebSocket chat room for a class.",
@@ -891,38 +910,30 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("port", nargs="?", type=int, default=9000, help="9000 if left out")
-    add("--host", default="127.0.0.1", help="the address to listen on")
+    add("--host", metavar="ADDRESS", default="127.0.0.1", help="listen there")
     add("--lan", action="store_const", const="0.0.0.0", dest="host",
-        help="listen on all, for the class")  # fmt: skip
-    add("--origin", action="append", default=[], help="whose pages may join")
-    add("--max-message", type=int, default=codec.MAX_MESSAGE, help="bytes")
-    add("--max-backlog", type=int, default=MAX_BACKLOG, help="bytes")
-    add("--ping-interval", type=float, default=PING_INTERVAL, help="seconds")
+        help="listen on all addresses, for the class")  # fmt: skip
+    add("--origin", metavar="URL", action="append", default=[],
+        help="let pages from there join")  # fmt: skip
+    add("--max-message", metavar="BYTES", type=int,
+        default=codec.MAX_MESSAGE, help="%(default)s if left out")  # fmt: skip
+    add("--max-backlog", metavar="BYTES", type=int,
+        default=MAX_BACKLOG, help="unread by one user")  # fmt: skip
+    add("--ping-interval", metavar="SECONDS", type=float,
+        default=PING_INTERVAL, help="of silence; then a ping")  # fmt: skip
     add = parser.add_argument_group("for lessons").add_argument
-    add("--trace", action="store_const", const="full", help="explain all")
+    add("--trace", action="store_const", const="full",
+        help="explain every byte")  # fmt: skip
     add("--trace=short", action="store_const", const="short", dest="trace",
         help="a line for each turn, frame and handshake")  # fmt: skip
-    add("--step", action="store_true", help="predict what select() returns")
-    add("--recv-size", type=int, default=RECV_SIZE, help="bytes in one read")
-    add("--small-buffers", action="store_true", help="a slow reader shows soon")
-    add("--break", type=fault, dest="fault", help="break a rule, see README",
-        metavar="NAME")  # fmt: skip
-    options = parser.parse_args(arguments)
-    lesson = (
-        options.trace, options.step, options.small_buffers, options.fault
-    )  # fmt: skip
-    options.lesson = lesson if any(lesson) else None
-    if options.step and not sys.stdin.isatty():
-        parser.error("--step asks questions, but stdin is not a terminal")
-    if options.recv_size < 1:
-        parser.error("--recv-size is at least 1 byte")
-    if not 0 <= options.port <= 65535:
-        parser.error(f"{options.port} is not a port; one is 1 to 65535")
-    if min(options.max_message, options.max_backlog) < 1:
-        parser.error("--max-message and --max-backlog are at least 1 byte")
-    if not 0 < options.ping_interval < float("inf"):
-        parser.error("the ping interval must be more than 0 seconds")
-    return options
+    add("--step", action="store_true", help="predict what select() gives back")
+    add("--recv-size", metavar="BYTES", type=int, default=RECV_SIZE,
+        help="read so many at a time, or fewer")  # fmt: skip
+    add("--small-buffers", action="store_true",
+        help="a slow reader shows soon")  # fmt: skip
+    add("--break", metavar="NAME", type=fault, dest="fault",
+        help="break one rule on purpose; the README lists them")  # fmt: skip
+    return parser
 
 
 class Parser(argparse.ArgumentParser):
@@ -942,7 +953,7 @@ def fault(name: str) -> str:
 
     if name not in faults.FAULTS:
         names = ", ".join(faults.FAULTS)
-        raise argparse.ArgumentTypeError(f"there is no {name}; take {names}")
+        raise argparse.ArgumentTypeError(f"no {name[:20]!r}; take {names}")
     return name
 
 

@@ -25,7 +25,7 @@ def begin(
     if fault:
         from lessons.faults import install
 
-        show(install(fault, server))
+        show(install(fault))
     if small_buffers:
         from lessons.slow import shrink_buffers
 

@@ -212,23 +212,23 @@ class Trace(Observer):
     def show_head(self, head: bytes, way: str, what: str) -> None:
         """Show a request or an answer, with what its lines are needed for."""
         lines = handshake.explain_head(head)
-        names = {line.name for line in lines}
-        opens = names & {"sec-websocket-key", "sec-websocket-accept"}
-        title = f"HANDSHAKE {way}" if opens else f"HTTP {way}"
-        shown = [f"{title}   {what}"]
-        for line in lines:
-            if line.needed:
-                needed = f"  needed: {line.needed}"
-                text = cut("  " + plain(line.raw), WIDTH - len(needed))
-                shown.append(f"{text:<48}{needed}")
-        unused = sum(not line.needed for line in lines)
-        if unused:
-            shown.append(f"  ({many(unused, 'more line')} not used)")
+        shown = [plain(lines[0].raw)]
+        kind = "HTTP"
+        if OF_HANDSHAKES.intersection(line.name for line in lines):
+            kind = "HANDSHAKE"
+            shown = [needed_line(line) for line in lines if line.needed]
+        if len(shown) < len(lines):
+            more = many(len(lines) - len(shown), "more line")
+            shown.append(f"({more} not used)")
         for line in lines:
             if line.name == "sec-websocket-key":
                 shown += accept_lines(line)
-        short = cut(f"{title}  {plain(lines[0].raw)}")
-        self.tell("\n".join(shown), short)
+        title = f"{kind} {way}"
+        rows = [cut(f"  {row}") for row in shown]
+        self.tell(
+            "\n".join([f"{title}   {what}", *rows]),
+            cut(f"{title}  {plain(lines[0].raw)}"),
+        )
 
     def show_frame(self, data: bytes, way: str) -> None:
         """Show one frame, as far as it is there."""
@@ -476,14 +476,28 @@ def unmasked(fields: list[Field]) -> bytes:
 # ---- how a head is shown ----------------------------------------------------
 
 
+OF_HANDSHAKES = {
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-accept",
+}
+
+
+def needed_line(line: handshake.Line) -> str:
+    """Return a line of a head beside what is needed of it."""
+    needed = f"  needed: {line.needed}"
+    return f"{cut(plain(line.raw), WIDTH - 2 - len(needed)):<46}{needed}"
+
+
 def accept_lines(line: handshake.Line) -> list[str]:
     """Return how the answer to a Sec-WebSocket-Key is made."""
     key = line.raw.partition(b":")[2].strip().decode("latin-1")
     keyed, digest, accept = handshake.accept_steps(key)
     return [
-        cut(f"    key + GUID  {plain(keyed)}"),
-        f"    SHA-1       {hexed(digest)}",
-        f"    base64      {accept}",
+        f"  key + GUID  {plain(keyed)}",
+        f"  SHA-1       {hexed(digest)}",
+        f"  base64      {accept}",
     ]
 
 

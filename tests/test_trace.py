@@ -44,9 +44,13 @@ HELLO = encode_frame(TEXT, b"Hello", MASKING_KEY)  # RFC 6455 s5.7
 
 def setUpModule():
     # The turns that wait for nothing shall not cost half a second each.
+    global patience
     patience = mock.patch.object(server, "PATIENCE", 0.02)
     patience.start()
-    unittest.addModuleCleanup(patience.stop)
+
+
+def tearDownModule():
+    patience.stop()
 
 
 class Watched:
@@ -423,7 +427,7 @@ class Golden(unittest.TestCase):
             watched.say(sock, b"\x16\x03\x01 hello")
             shown = watched.text()
             self.assertIn("HTTP server --> #3   answer\n", shown)
-            self.assertIn("  HTTP/1.1 400 Bad Request  ", shown)
+            self.assertIn("\n  HTTP/1.1 400 Bad Request\n", shown)
             self.assertIn("\n  That is https; open http:// with", shown)
 
     def test_frames_behind_the_request(self):
@@ -740,9 +744,10 @@ class OnTheTerminal(unittest.TestCase):
     def test_wrong_switches(self):
         for switches, words in (
             (("--trace=long",), "trace"),
-            (("--recv-size", "0"), "--recv-size is at least 1 byte"),
+            (("--recv-size", "0"), "--recv-size is 1 to"),
+            (("--recv-size", "1000000000000"), "--recv-size is 1 to"),
             (("--recv-size", "x"), "--recv-size"),
-            (("--break", "everything"), "there is no everything; take accept"),
+            (("--break", "everything"), "no 'everything'; take accept"),
             (("--step",), "stdin is not a terminal"),
         ):
             with self.subTest(switches):

@@ -1,0 +1,271 @@
+"""The README is kept honest: its commands, names, lengths and samples.
+
+Commands are parsed by the programs' own parsers or run, samples are compared
+with what comes out today, from fixed random bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import shlex
+import subprocess
+import sys
+import unittest
+from contextlib import redirect_stderr
+from types import SimpleNamespace
+from unittest import mock
+
+import client
+import server
+from lessons.faults import FAULTS
+from tests import bench
+from tests.support import DEADLINE, ROOT, Process
+
+README = (ROOT / "README.md").read_text("utf-8")
+# (language, text) of each fenced block.
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+PROSE = re.sub(r"^```\w*\n.*?^```$", "", README, flags=re.M | re.S)
+CODE = re.findall(r"`([^`\n]+)`", PROSE)
+PYTHONS = ("python", "python3", "py")
+TITLES = (
+    "What it is", "Start in 60 seconds", "The lesson: 5, 20 or 50 minutes",
+    "If it goes wrong in the room", "Byte by byte", "The loop",
+    "Reading order", "Switches", "Break it", "Exercises and exit ticket",
+    "From PHP, and to your own program", "Words",
+    "What it withstands, how fast it is, what it is not", "The tests",
+)  # fmt: skip
+# Functions that others wrote: Python's, PHP's and the browser's.
+FOREIGN = {
+    "select",
+    "send",
+    "recv",
+    "print",
+    "AsyncTcpConnection",
+    "runAll",
+    "reConnect",
+}
+
+
+def commands():
+    """Yield each command: in the blocks, and in the prose."""
+    for language, text in BLOCKS:
+        if language in ("", "console"):
+            for line in text.splitlines():
+                line = line[2:] if line.startswith("$ ") else line
+                if is_command(line):
+                    yield line
+    for code in CODE:
+        if is_command(code):
+            yield code
+
+
+def is_command(line):
+    return re.match(r"(echo \w+ \| )?(python3?|py) \S", line) is not None
+
+
+def split(command):
+    """Return (standard input, the words behind "python") of a command."""
+    said, _, program = command.rpartition(" | ")
+    words = shlex.split(program.replace("\u2026", ""))
+    assert words[0] in PYTHONS, command
+    return re.sub(r"^echo ", "", said) + "\n", words[1:]
+
+
+class Commands(unittest.TestCase):
+    def test_each_parses(self):
+        found = set()
+        for command in commands():
+            with self.subTest(command):
+                _, (program, *arguments) = split(command)
+                found.add(program)
+                errors = io.StringIO()
+                try:
+                    with redirect_stderr(errors):
+                        self.parse(program, arguments)
+                except SystemExit:
+                    self.fail(errors.getvalue())
+        programs = {"server.py", "client.py", "tests/bench.py", "-m", "-c"}
+        self.assertEqual(found, programs)
+
+    def parse(self, program, arguments):
+        """Let a program's own parser have the arguments."""
+        if program == "server.py":
+            stdin = SimpleNamespace(isatty=lambda: True)
+            with mock.patch("sys.stdin", stdin):
+                server.parse_arguments(arguments)
+        elif program == "client.py":
+            client.make_parser().parse_args(arguments)
+        elif program == "tests/bench.py":
+            bench.parse_arguments(arguments)
+        elif program == "-m":
+            self.assertEqual(arguments.pop(0), "unittest")
+            loader = unittest.TestLoader()
+            loader.loadTestsFromNames(arguments)
+            self.assertEqual(loader.errors, [])
+        else:
+            self.assertEqual(program, "-c")
+            ast.parse(arguments[0])
+
+    def test_each_sample_is_what_comes_out(self):
+        samples = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", README, re.M)
+        self.assertGreater(len(samples), 3)
+        with Process("0") as process:
+            for command, expected in samples:
+                with self.subTest(command):
+                    printed = run(command, process.port)
+                    self.assertEqual(printed, expected)
+
+    def test_the_trace_is_what_it_shows_today(self):
+        samples = [text for _, text in BLOCKS if is_trace(text)]
+        self.assertEqual(len(samples), 2)
+        command = next(each for each in commands() if "--seed 6455" in each)
+        with Process("0", "--trace") as process:
+            run(command, process.port)
+            process.wait_for("#1 left: 1000")
+            fresh = "\n".join(process.lines) + "\n"
+            port = f":{process.port} "
+            fresh = fresh.replace(port, ":9000 ".ljust(len(port)))
+        # The diary's line of the same turn has the time of the day.
+        fresh = re.sub(r"\d\d:\d\d:\d\d  #1.*\n", "", fresh)
+        for sample in samples:
+            lines = [line.rstrip() for line in sample.splitlines()]
+            self.assertIn("\n".join(lines) + "\n", fresh)
+
+    def test_the_invitation(self):
+        room = SimpleNamespace(host="127.0.0.1", port=9000)
+        lines = "\n".join(server.invitation(room)) + "\n"
+        self.assertIn(("", lines), BLOCKS)
+
+    def test_the_programs(self):
+        programs = [text for language, text in BLOCKS if language == "python"]
+        self.assertEqual(len(programs), 2)
+        listen = server.listen
+        with mock.patch(
+            "server.listen", lambda host, port: listen(host, 0)
+        ), mock.patch("server.Server.run") as serve, mock.patch(
+            "client.Client.run"
+        ) as talk:
+            for program in programs:
+                names = {}
+                exec(program, names)
+                if "room" in names:
+                    names["room"].listener.close()
+        self.assertTrue(serve.called)
+        self.assertTrue(talk.called)
+
+
+def is_trace(text):
+    return text.startswith(("FRAME ", "HANDSHAKE "))
+
+
+def run(command, port):
+    """Run a command of the README; return what it prints."""
+    said, words = split(command.replace("127.0.0.1:9000", f"127.0.0.1:{port}"))
+    done = subprocess.run(
+        [sys.executable, *words],
+        input=said.encode(),
+        capture_output=True,
+        cwd=ROOT,
+        timeout=DEADLINE,
+        check=False,
+    )
+    if done.returncode:
+        raise AssertionError(f"{command}: {done.stderr.decode()}")
+    return done.stdout.decode().replace("\r\n", "\n")
+
+
+def functions():
+    """Return the names of all functions and classes, by file."""
+    found = {}
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("lessons/*.py")]:
+        tree = ast.parse(path.read_text("utf-8"))
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        nodes = (node for node in ast.walk(tree) if isinstance(node, kinds))
+        found[path.relative_to(ROOT).as_posix()] = {n.name for n in nodes}
+    page = (ROOT / "client.html").read_text("utf-8")
+    found["client.html"] = set(re.findall(r"function (\w+)\(", page))
+    return found
+
+
+class Names(unittest.TestCase):
+    def test_each_function_exists(self):
+        files = functions()
+        known = set.union(*files.values(), FOREIGN)
+        checked = 0
+        for line in PROSE.splitlines():
+            named = [name for name in files if name in line]
+            for code in re.findall(r"`([^`]+)`", line):
+                match = re.match(r"(?:(\w+)\.)?(\w+)\(", code)
+                if not match or "$" in code:  # PHP
+                    continue
+                checked += 1
+                where, name = match.groups()
+                with self.subTest(code):
+                    self.assertIn(name, known)
+                    homes = [f for f, names in files.items() if where in names]
+                    if f"{where}.py" in files:
+                        self.assertIn(name, files[f"{where}.py"])
+                    elif homes:
+                        self.assertIn(name, files[homes[0]])
+                    elif len(named) == 1 and name not in FOREIGN:
+                        self.assertIn(name, files[named[0]])
+        self.assertGreater(checked, 40)
+
+    def test_each_file_exists(self):
+        links = re.findall(r"\]\(([^)#]+)\)", README)
+        self.assertGreater(len(links), 8)
+        files = {code for code in CODE if re.search(r"\w\.(py|html|md)$", code)}
+        for name in [*links, *(file.split()[-1] for file in files)]:
+            with self.subTest(name):
+                self.assertTrue((ROOT / name).exists())
+
+    def test_each_length(self):
+        rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \|", README, re.M)
+        self.assertGreater(len(rows), 6)
+        for name, stated in rows:
+            lines = len((ROOT / name).read_text("utf-8").splitlines())
+            with self.subTest(name):
+                self.assertLess(abs(lines - int(stated)), lines * 0.1)
+
+    def test_each_option(self):
+        stdin = SimpleNamespace(isatty=lambda: True)
+        with mock.patch("sys.stdin", stdin):
+            parsers = server.make_parser(), client.make_parser()
+        options = set()
+        for parser in parsers:
+            options.update(parser._option_string_actions)
+        long = {option for option in options if option.startswith("--")}
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+(?:=short)?", README))
+        self.assertEqual(named - long, set())
+        self.assertEqual(long - named, {"--help"})
+
+    def test_each_fault(self):
+        table = README[README.index("## 9.") : README.index("## 10.")]
+        rows = re.findall(r"^\| `([\w-]+)` \|", table, re.M)
+        self.assertEqual(rows, list(FAULTS))
+
+
+class Form(unittest.TestCase):
+    def test_it_is_the_run_sheet(self):
+        titles = re.findall(r"^## (\d+)\. (.*)$", README, re.M)
+        numbered = [(str(n), title) for n, title in enumerate(TITLES, 1)]
+        self.assertEqual(titles, numbered)
+
+    def test_it_is_short_enough(self):
+        lines = README.splitlines()
+        self.assertGreaterEqual(len(lines), 300)
+        self.assertLessEqual(len(lines), 400)
+        first = "\n".join(lines[:40])
+        self.assertIn("python server.py 9000", first)
+        self.assertIn("Send 3 at once", first)
+
+    def test_lines_that_can_be_read(self):
+        for line in README.splitlines():
+            if not line.startswith(("|", "$ python -c")):
+                self.assertLessEqual(len(line), 88, line)
+
+
+if __name__ == "__main__":
+    unittest.main()
