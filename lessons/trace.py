@@ -297,11 +297,8 @@ class Explained(codec.Decoder):
 
 
 def frame_size(fields: list[Field]) -> int:
-    """Return how many bytes a frame has, as far as its fields tell."""
-    last = fields[-1]
-    if last.name == "payload":
-        return last.offset + last.value
-    return last.offset + len(last.raw)
+    """Return how many bytes a frame has, whose header is whole."""
+    return fields[-1].offset + fields[-1].value
 
 
 def is_whole(fields: list[Field]) -> bool:
@@ -312,9 +309,7 @@ def is_whole(fields: list[Field]) -> bool:
 
 def divide(data: bytes, missing: int) -> tuple[int, bytes]:
     """Return how many frames end in data, and what is behind the last."""
-    if missing > len(data):
-        return 0, b""
-    frames, at = int(missing > 0), missing
+    frames, at = int(0 < missing <= len(data)), missing
     while at < len(data):
         fields = codec.explain_frame(data, at)
         if not is_whole(fields):

@@ -184,6 +184,17 @@ RFC 6455 s5.1: a client must mask. Closing #1 with 1002.
 FRAME server --> #1  CLOSE [FIN]  28 bytes
 """
 
+HALF_SHOWN = """
+FRAME #1 --> server  opcode 0x3 [FIN] [RSV] [MASKED]
+  0000  c3             1... ....  FIN    1  last (or only) piece
+                       .100 ....  RSV    4  reserved, but set
+                       .... 0011  opcode 3  reserved
+  0001  80             1... ....  MASK   1  masked: client -> server
+                       .000 0000  length 0  payload bytes
+RFC 6455 s5.2: a reserved bit is set, no extension is in use. Closing #1 with
+  1002.
+"""
+
 CLOSE_SHOWN = """
 FRAME #1 --> server  CLOSE [FIN] [MASKED]  33 bytes
   0000  88             1... ....  FIN    1  last (or only) piece
@@ -338,6 +349,7 @@ class Golden(unittest.TestCase):
             shown = watched.text()
         self.assertEqual(shown.count("FRAME #1 --> server"), 2)
         self.assertEqual(shown.count("FRAME server --> #1"), 2)
+        self.assertRegex(shown, r"\n        \(\d+ more bytes to come\)\n")
         self.assertIn("length 127 it is in the next 8 bytes", shown)
         self.assertIn("  0002  00 00 00 00 00 01 11 70   length 70000,", shown)
         self.assertIn(HELLO_SHOWN, shown)
@@ -398,6 +410,39 @@ class Golden(unittest.TestCase):
                 self.assertEqual(text.count(f"RFC 6455 {shown}"), 1)
                 self.assertEqual(text.count("FRAME #1 --> server"), 1)
                 self.assertEqual(text.count(" Closing #1 with 100"), 1)
+
+    def test_a_header_that_is_not_whole(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.text()
+            watched.say(sock, b"\xc3\x80")
+            shown = watched.text()
+            self.assertIn(HALF_SHOWN, shown)
+        with Watched("short") as watched:
+            sock = watched.open()
+            watched.text()
+            watched.say(sock, b"\xc3\x80")
+            shown = watched.text().split("\n")
+            line = "FRAME #1 --> server  opcode 0x3 [FIN] [RSV] [MASKED]"
+            self.assertEqual(shown[1], line)
+
+    def test_a_close_without_a_code(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.say(sock, encode_frame(CLOSE, b"", MASKING_KEY))
+            shown = watched.text()
+        self.assertEqual(shown.count("\n        no close code"), 2)
+
+    def test_sleep_is_what_passes_between_turns(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.shown.clear()
+            watched.server.observer.awake -= 40  # it woke up so long ago
+            watched.say(sock, HELLO)
+            self.assertRegex(watched.shown[0], r"slept 40\.\d\d s")
+            watched.shown.clear()
+            watched.say(sock, HELLO)
+            self.assertRegex(watched.shown[0], r"slept 0\.\d\d s")
 
     def test_the_close_of_a_browser(self):
         reason = b"\x03\xeaMasked frame from server."
@@ -513,6 +558,9 @@ class SlowReader(unittest.TestCase):
             self.assertRegex(shown, r"\n         outbox of #1: \d+ bytes\n")
             line = r"  send #1 -> \d+ +waiting 0 +its outbox is empty again"
             self.assertRegex(shown, line)
+            watched.server.send(user, "what is taken at once is not told")
+            watched.server.turn()
+            self.assertNotIn("send #1", watched.text())
 
 
 class Counter(Observer):
