@@ -872,12 +872,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    print("\n".join(invitation(room)), flush=True)
     lesson = options.trace, options.step, options.small_buffers, options.fault
     if any(lesson):
         import lessons  # not needed otherwise, so not even loaded
 
         lessons.begin(room, show, *lesson)
+    # Last: who reads it comes at once, and all must be as it was asked for.
+    print("\n".join(invitation(room)), flush=True)
     room.run()
     if room.observer:
         room.observer.ended()

@@ -54,7 +54,8 @@ class Trace(Observer):
             if self.is_idle:
                 self.is_idle = False
                 self.turn += 1
-                self.show(f"turn {self.turn:<4}got nothing; a time is over")
+                why = "got nothing, but a deadline has passed"
+                self.show(f"turn {self.turn:<4}{why}")
             self.show(text)
             self.awake = time.monotonic()
 

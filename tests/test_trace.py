@@ -503,7 +503,8 @@ class Golden(unittest.TestCase):
             watched.server.next_check = 0
             watched.server.turn()
             shown = watched.text().split("\n")
-            self.assertEqual(shown[0], "turn 3   got nothing; a time is over")
+            words = "turn 3   got nothing, but a deadline has passed"
+            self.assertEqual(shown[0], words)
             self.assertEqual(
                 shown[1], "FRAME server --> #1  PING [FIN]  2 bytes"
             )

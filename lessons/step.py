@@ -1,0 +1,255 @@
+"""--step: predict what select() will give back, then see it.
+
+    python server.py 9000 --step
+
+The question comes before the answer: who has said what will happen learns
+from what happens, who only watches does not. With --trace or --trace=short
+the rest of each turn is explained too.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import threading
+import time
+from typing import Any, Callable, Iterator
+
+from lessons.observer import Sockets, User
+from lessons.trace import Trace, cut, many, note, plain
+
+PREDICT = "PREDICT which will select() give back? ids, or Enter: "
+MENU = "Enter go on | c continue | u users | b buffers | q quit > "
+MAX_PEEK = 64 * 1024  # bytes; of more than that, "or more" is enough
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stepper(Trace):
+    """Ask before each turn that has work what select() will give back.
+
+    When the question is put, select() has already answered, and the answer
+    is kept back. So who becomes ready while the class thinks comes back in
+    the next turn, and the verdict is fair. (Who was ready may send more: it
+    is read together.) A turn in which nothing came asks nothing. While the
+    class thinks, the server's deadlines stand still.
+    """
+
+    def __init__(
+        self, server: Any, show: Callable[[str], None], level: str = "full"
+    ) -> None:
+        super().__init__(server, show, level)
+        self.asks = True  # until the class has enough of questions
+        self.predicted = 0
+        self.right = 0
+        self.failed: dict[User, OSError] = {}  # found while looking at them
+
+    def woke(
+        self,
+        ask_read: Sockets,
+        ask_write: Sockets,
+        readable: Sockets,
+        writable: Sockets,
+    ) -> None:
+        """Step through a turn; when nothing came, the server still sleeps."""
+        came = set(self.names([*readable, *writable]))
+        if not came or not self.asks or self.server.stopping:
+            super().woke(ask_read, ask_write, readable, writable)
+            return
+        began = time.monotonic()
+        self.is_idle = False
+        self.turn += 1
+        self.show(self.show_asked(ask_read, ask_write))
+        asked = self.names(ask_read)  # all are in there
+        predicted = self.predict(asked)
+        self.show(self.show_got(readable, writable))
+        self.judge(predicted, came)
+        self.explain(readable, writable)
+        for name in asked:
+            if name in predicted - came:
+                self.explain_missing(name, ask_write)
+        self.offer_menu()
+        self.awake = time.monotonic()
+        self.stand_still(self.awake - began)
+        self.drop_failed()
+
+    def ended(self) -> None:
+        """Show the score."""
+        if self.predicted:
+            score = f"{self.right} of {self.predicted}"
+            self.show(f"The class predicted {score}.")
+
+    # ---- the question and the answer --------------------------------------
+
+    def predict(self, asked: list[str]) -> set[str]:
+        """Return the ids that the class names; none is no prediction."""
+        while True:
+            words = re.split(r"[\s,]+", self.ask(PREDICT).upper())
+            names = {name_of(word) for word in words if word}
+            unknown = sorted(names.difference(asked))
+            if not unknown:
+                return names
+            word = cut(unknown[0], 16)
+            self.show(note(f"{word} was not asked for: {HOW_TO_ANSWER}"))
+
+    def judge(self, predicted: set[str], came: set[str]) -> None:
+        """Show whether the class was right, if it said anything."""
+        if predicted:
+            is_right = predicted == came
+            self.predicted += 1
+            self.right += is_right
+            self.show("YES" if is_right else "NO")
+
+    def explain(self, readable: Sockets, writable: Sockets) -> None:
+        """Show why each of these came back."""
+        for sock in readable:
+            user = self.server.by_socket.get(sock)
+            if user:
+                self.reason(f"#{user.key} read", self.peek(user))
+            else:
+                self.reason("L read", "a newcomer knocks")
+        for sock in writable:
+            user = self.server.by_socket[sock]
+            size = many(user.waiting, "byte")
+            room = f"room in the kernel's buffer; {size} waiting in its outbox"
+            self.reason(f"#{user.key} write", room)
+
+    def explain_missing(self, name: str, ask_write: Sockets) -> None:
+        """Show why this one did not come back."""
+        if name == "L":
+            self.reason(name, "nobody had knocked yet")
+            return
+        user = self.server.users[int(name[1:])]
+        is_full = user.socket in ask_write
+        why = "the kernel's buffer is full" if is_full else NOT_ASKED
+        self.reason(name, f"nothing had come from it yet, and {why}")
+
+    def reason(self, name: str, why: str) -> None:
+        """Show one line of reasons."""
+        self.show(note(f"{name:<9} {why}", "  "))
+
+    # ---- the menu ---------------------------------------------------------
+
+    def offer_menu(self) -> None:
+        """Show what is asked for, until the class wants to go on."""
+        while True:
+            choice = self.ask(MENU).lower()
+            if choice == "u":
+                self.show("\n".join(self.users()))
+            elif choice == "b":
+                self.show("\n".join(self.buffers()))
+            elif choice == "q":
+                self.server.stop()
+            elif choice in ("", "c"):
+                self.asks = choice != "c"
+                return
+
+    def users(self) -> Iterator[str]:
+        """Yield a table of the users."""
+        yield USERS
+        for user in self.server.users.values():
+            name = plain(user.name.encode("ascii", "replace"))
+            host, port = user.address[:2]
+            yield (
+                f"  #{user.key:<6}{cut(name, 21):<22}"
+                f"{cut(f'{host} port {port}', 26):<27}"
+                f"{yes_or_no(user.handshaken):<12}{yes_or_no(user.closing)}"
+            )
+
+    def buffers(self) -> Iterator[str]:
+        """Yield a table of the bytes that are on their way."""
+        yield BUFFERS
+        for user in self.server.users.values():
+            decoder = user.decoder
+            # Of a request, of a header, of a message in pieces.
+            here = len(user.head) + len(decoder.rest) + len(decoder.payload)
+            yield (
+                f"  #{user.key:<6}{cut(self.peek(user), 27):<28}"
+                f"{here:<10}{decoder.missing:<11}"
+                f"{len(user.outbox):<8}{user.waiting}"
+            )
+
+    # ---- asking -----------------------------------------------------------
+
+    def ask(self, prompt: str) -> str:
+        """Return the line that was typed; Ctrl-C and Ctrl-D end the server.
+
+        There is no main loop to see a signal while input() waits, so here
+        it raises KeyboardInterrupt, as it does in other programs.
+        """
+        if self.server.stopping:
+            return ""
+        try:
+            handlers = set_handlers(
+                dict.fromkeys(SIGNALS, signal.default_int_handler)
+            )
+            try:
+                return input(prompt).strip()
+            finally:
+                set_handlers(handlers)
+        except UnicodeDecodeError:
+            return "?"  # bytes that are no text; the same as any nonsense
+        except (EOFError, KeyboardInterrupt, OSError):
+            self.show("")  # ends the line of the prompt
+            self.server.stop()
+            return ""
+
+    # ---- afterwards -------------------------------------------------------
+
+    def peek(self, user: User) -> str:
+        """Say what the kernel holds from a user; leave it there."""
+        size = 0
+        try:
+            size = len(user.socket.recv(MAX_PEEK, socket.MSG_PEEK))
+        except BlockingIOError:
+            return "nothing waiting"
+        except OSError as error:
+            # The kernel tells it only once, so read() will not see it.
+            self.failed[user] = error
+        if user in self.failed:
+            return f"the connection failed: {self.failed[user].strerror}"
+        if not size:
+            return "end of stream: it hangs up"
+        more = " or more" if size == MAX_PEEK else ""
+        return f"{many(size, 'byte')}{more} waiting"
+
+    def stand_still(self, seconds: float) -> None:
+        """Move all deadlines: the time of thinking does not count."""
+        self.server.next_check += seconds
+        self.server.accept_again += seconds
+        for user in self.server.users.values():
+            user.deadline += seconds
+            user.heard += seconds
+
+    def drop_failed(self) -> None:
+        """Do for the failed what the server's own read would have done."""
+        while self.failed:
+            self.server.socket_failed(*self.failed.popitem())
+
+
+HOW_TO_ANSWER = "type ids such as 3 or L, or only Enter."
+NOT_ASKED = "its outbox is empty"  # so nobody asked whether there is room
+USERS = "  user   name                  address                    \
+handshaken  closing"
+BUFFERS = """\
+  user   in the kernel,              unfinished           outbox
+         to be read                  here      to come    blocks  bytes"""
+
+
+def name_of(word: str) -> str:
+    """Return the name of what the class typed as 3, #3 or L."""
+    return f"#{word}" if word.isdigit() else word
+
+
+def yes_or_no(value: bool) -> str:
+    """Return a word for the table."""
+    return "yes" if value else "no"
+
+
+def set_handlers(handlers: dict[Any, Any]) -> dict[Any, Any]:
+    """Handle signals by these; return what handled them before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # Python handles signals in the main thread only
+    return {
+        number: signal.signal(number, handlers[number]) for number in handlers
+    }
