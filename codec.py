@@ -488,8 +488,8 @@ def explain_first_bytes(head: bytes) -> list[Field]:
 
 
 MASK_MEANINGS = {
-    MASK: "masked: client -> server",
-    0: "not masked: server -> client",
+    MASK: "masked: a client must",
+    0: "not masked: a server must not",
 }
 LENGTH_MEANINGS = {
     LENGTH_16: "it is in the next 2 bytes",

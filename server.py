@@ -851,7 +851,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         room = ChatRoom(
             options.host,
             options.port,
-            origins=options.origin,
+            origins=[origin.rstrip("/") for origin in options.origin],
             max_message=options.max_message,
             max_backlog=options.max_backlog,
             ping_interval=options.ping_interval,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, Collection, Sequence
+from typing import Any, Collection, List
 
-Sockets = Sequence[socket.socket]
+Sockets = List[socket.socket]
 User = Any  # the server's User; lessons do not import the server
 
 

@@ -55,7 +55,7 @@ class Trace(Observer):
                 self.is_idle = False
                 self.turn += 1
                 why = "got nothing, but a deadline has passed"
-                self.show(f"turn {self.turn:<4}{why}")
+                self.show(f"turn {self.turn:<3} {why}")
             self.show(text)
             self.awake = time.monotonic()
 
@@ -74,22 +74,25 @@ class Trace(Observer):
             self.turn += 1
             asked = self.show_asked(ask_read, ask_write)
             got = self.show_got(readable, writable)
-            self.tell(
-                f"{asked}\n{got}", cut(" ".join(f"{asked} {got}".split()))
-            )
+            words = f"{' '.join(got.split())} of {len(ask_read + ask_write)}"
+            short = f"turn {self.turn:<3} {words}  {self.slept()}"
+            self.tell(f"{asked}\n{got}", short)
             for user in self.server.unsent:
                 size = many(user.waiting, "byte")
                 self.tell(f"         outbox of #{user.key}: {size}")
 
     def show_asked(self, read: Sockets, write: Sockets) -> str:
         """Return the line of what select() was asked for."""
-        slept = time.monotonic() - self.awake
         columns = self.columns("asked", read, write)
-        return f"turn {self.turn:<4}{columns} slept {slept:.2f} s"
+        return f"turn {self.turn:<3} {columns} {self.slept()}"
 
     def show_got(self, read: Sockets, write: Sockets) -> str:
         """Return the line of what it gave back."""
         return f"{'':9}{self.columns('got', read, write)}".rstrip()
+
+    def slept(self) -> str:
+        """Return how long select() has waited."""
+        return f"slept {time.monotonic() - self.awake:.2f} s"
 
     def columns(self, word: str, read: Sockets, write: Sockets) -> str:
         """Return two lists of sockets side by side."""
@@ -109,7 +112,7 @@ class Trace(Observer):
         """Show a newcomer, and listen to the walk of his decoder."""
         user.decoder = Explained(user, self)
         host, port = user.address[:2]
-        self.tell(f"JOIN #{user.key} from {host} port {port}, not handshaken")
+        self.tell(f"ACCEPT #{user.key} from {host} port {port}, not handshaken")
 
     def left(self, user: User, why: str) -> None:
         """Show who has gone."""
@@ -140,22 +143,21 @@ class Trace(Observer):
             if rest:
                 self.tell(f"  {many(len(rest), 'byte')} came behind it")
 
-    def read_frames(
-        self, user: User, size: int, data: bytes, missing: int
-    ) -> None:
-        """Show how one read divides into frames, unless it is just one.
-
-        data: what was read, behind what waited; missing: payload bytes, at
-        its beginning, that belong to a frame which began in an earlier read.
-        """
-        frames, rest = divide(data, missing)
-        if missing or rest or size < len(data) or frames > 1:
+    def read_frames(self, decoder: Explained, data: bytes) -> None:
+        """Show how one read divides into frames, unless it is just one."""
+        # Either the payload of a frame has begun, or its header is cut.
+        began, missing = len(decoder.begun), decoder.missing
+        received = decoder.rest + data
+        frames, rest = divide(received, missing)
+        if began or decoder.rest or rest or frames > 1:
             meaning = what_is_missing(rest)
             if frames > 1:
                 meaning = f"{frames} frames in one read: TCP has no messages"
             elif missing > len(data):
                 meaning = f"the payload needs {missing - len(data)} more"
-            self.tell(flow("recv", user, size, len(data), meaning))
+            waiting = began + len(received)
+            line = flow("recv", decoder.user, len(data), waiting, meaning)
+            self.tell(line)
 
     def show_fault(self, user: User, error: ProtocolError) -> None:
         """Show the rule that was broken, and what is done about it."""
@@ -252,8 +254,7 @@ class Explained(codec.Decoder):
 
     def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
         """Show the read, then each frame, then what was wrong."""
-        received = self.rest + data
-        self.trace.read_frames(self.user, len(data), received, self.missing)
+        self.trace.read_frames(self, data)
         try:
             yield from super().feed(data)
         except ProtocolError as error:

@@ -62,15 +62,15 @@ def commands():
 
 
 def is_command(line):
-    return re.match(r"(echo \w+ \| )?(python3?|py) \S", line) is not None
+    return re.match(r"(echo \w+ ?\| )?(python3?|py) \S", line) is not None
 
 
 def split(command):
     """Return (standard input, the words behind "python") of a command."""
-    said, _, program = command.rpartition(" | ")
+    said, _, program = command.rpartition("| ")
     words = shlex.split(program.replace("\u2026", ""))
     assert words[0] in PYTHONS, command
-    return re.sub(r"^echo ", "", said) + "\n", words[1:]
+    return re.sub(r"^echo ", "", said).strip() + "\n", words[1:]
 
 
 class Commands(unittest.TestCase):

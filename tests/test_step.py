@@ -499,13 +499,13 @@ class Menu(unittest.TestCase):
 
     def test_continue_with_the_trace(self):
         for level, first in (
-            ("short", "turn 2 asked read L #1 write - "),
+            ("short", "turn 2   got read #1 write - of 2  slept 0."),
             ("full", "turn 2   asked  read L #1                write - "),
         ):
             with self.subTest(level), Lesson(level) as lesson:
                 lesson.connect()
                 text = lesson.turn("L", "C")
-                self.assertEqual("\nJOIN #1 " in text, level == "full")
+                self.assertEqual("\nACCEPT #1 " in text, level == "full")
                 lesson.sockets[0].sendall(request(lesson.server.port))
                 text = lesson.turn()
                 self.assertTrue(text.startswith(first), text)

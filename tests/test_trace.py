@@ -103,7 +103,7 @@ class Watched:
 OPENING = """
 turn 1   asked  read L                   write -             slept 0.00 s
          got    read L                   write -
-JOIN #1 from 127.0.0.1 port 50000, not handshaken
+ACCEPT #1 from 127.0.0.1 port 50000, not handshaken
 turn 2   asked  read L #1                write -             slept 0.00 s
          got    read #1                  write -
 HANDSHAKE #1 --> server   request complete
@@ -129,7 +129,7 @@ FRAME #1 --> server  TEXT [FIN] [MASKED]  11 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  85             1... ....  MASK   1  masked: client -> server
+  0001  85             1... ....  MASK   1  masked: a client must
                        .000 0101  length 5  payload bytes
   0002  37 fa 21 3d               masking key, 4 random bytes
   0006  7f 9f 4d 51 58            payload as it travelled
@@ -143,7 +143,7 @@ FRAME server --> #1  TEXT [FIN]  7 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  05             0... ....  MASK   0  not masked: server -> client
+  0001  05             0... ....  MASK   0  not masked: a server must not
                        .000 0101  length 5  payload bytes
   0002  48 65 6c 6c 6f            "Hello"
 """
@@ -153,7 +153,7 @@ FRAME #1 --> server  BINARY [FIN] [MASKED]  306 bytes
   0000  82             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0010  opcode 2  BINARY
-  0001  fe             1... ....  MASK   1  masked: client -> server
+  0001  fe             1... ....  MASK   1  masked: a client must
                        .111 1110  length 126 it is in the next 2 bytes
   0002  01 2a                     length 298, in 16 bits
   0004  37 fa 21 3d               masking key, 4 random bytes
@@ -177,7 +177,7 @@ FRAME #1 --> server  TEXT [FIN]  7 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  05             0... ....  MASK   0  not masked: server -> client
+  0001  05             0... ....  MASK   0  not masked: a server must not
                        .000 0101  length 5  payload bytes
   0002  48 65 6c 6c 6f            "Hello"
 RFC 6455 s5.1: a client must mask. Closing #1 with 1002.
@@ -189,7 +189,7 @@ FRAME #1 --> server  opcode 0x3 [FIN] [RSV] [MASKED]
   0000  c3             1... ....  FIN    1  last (or only) piece
                        .100 ....  RSV    4  reserved, but set
                        .... 0011  opcode 3  reserved
-  0001  80             1... ....  MASK   1  masked: client -> server
+  0001  80             1... ....  MASK   1  masked: a client must
                        .000 0000  length 0  payload bytes
 RFC 6455 s5.2: a reserved bit is set, no extension is in use. Closing #1 with
   1002.
@@ -200,7 +200,7 @@ FRAME #1 --> server  CLOSE [FIN] [MASKED]  33 bytes
   0000  88             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 1000  opcode 8  CLOSE
-  0001  9b             1... ....  MASK   1  masked: client -> server
+  0001  9b             1... ....  MASK   1  masked: a client must
                        .001 1011  length 27 payload bytes
   0002  00 00 00 00               masking key, 4 random bytes
   0006  03 ea 4d 61 73 6b 65 64   payload as it travelled
@@ -219,14 +219,14 @@ FRAME #1 --> server  CLOSE [FIN] [MASKED]  33 bytes
 """
 
 SHORT = """
-turn 1 asked read L write - slept 0.00 s got read L write -
-turn 2 asked read L #1 write - slept 0.00 s got read #1 write -
+turn 1   got read L write - of 1  slept 0.00 s
+turn 2   got read #1 write - of 2  slept 0.00 s
 HANDSHAKE #1 --> server  GET / HTTP/1.1
 HANDSHAKE server --> #1  HTTP/1.1 101 Switching Protocols
-turn 3 asked read L #1 write - slept 0.00 s got read #1 write -
+turn 3   got read #1 write - of 2  slept 0.00 s
 FRAME #1 --> server  TEXT [FIN] [MASKED]  11 bytes  "Hello"
 FRAME server --> #1  TEXT [FIN]  7 bytes  "Hello"
-turn 4 asked read L #1 write - slept 0.00 s got read #1 write -
+turn 4   got read #1 write - of 2  slept 0.00 s
 FRAME #1 --> server  TEXT [FIN]  7 bytes  "Hello"
 RFC 6455 s5.1: a client must mask. Closing #1 with 1002.
 FRAME server --> #1  CLOSE [FIN]  28 bytes  close code 1002 PROTOCOL_ERROR,...
@@ -277,9 +277,9 @@ class Golden(unittest.TestCase):
                              " needs 3 more"),
                 (HELLO[3:8], "-> 5      waiting 8     the payload needs"
                              " 3 more"),
-                (HELLO[8:9], "-> 1      waiting 1     the payload needs"
+                (HELLO[8:9], "-> 1      waiting 9     the payload needs"
                              " 2 more"),
-                (HELLO[9:], "-> 2      waiting 2     now the frame is whole"),
+                (HELLO[9:], "-> 2      waiting 11    now the frame is whole"),
                 (HELLO * 3, "-> 33     waiting 33    3 frames in one read:"
                             " TCP has no messages"),
                 (HELLO + HELLO[:2], "-> 13     waiting 13    81 85|  the"
