@@ -222,6 +222,8 @@ class Server:
         """Serve until stop()."""
         while self.running:
             self.turn()
+        if self.observer:
+            self.notify("ended")
 
     def turn(self) -> None:
         """Ask the kernel who is ready, and serve each of them once."""
@@ -234,7 +236,7 @@ class Server:
         # 2. Wait: here, and nowhere else, the server sleeps.
         readable, writable = wait(ask_read, ask_write, PATIENCE)
         if self.observer:
-            self.observer.woke(ask_read, ask_write, readable, writable)
+            self.notify("woke", ask_read, ask_write, readable, writable)
         self.now = time.monotonic()
 
         # 3. Accept newcomers.
@@ -303,7 +305,7 @@ class Server:
         self.users[user.key] = user
         self.by_socket[sock] = user
         if self.observer:
-            self.observer.joined(user)
+            self.notify("joined", user)
         if len(self.users) > self.places:
             self.refuse(user, HandshakeError(503, "The room is full."))
         else:
@@ -319,7 +321,7 @@ class Server:
             self.socket_failed(user, error)
             return
         if self.observer:
-            self.observer.received(user, data)
+            self.notify("received", user, data)
         if not data:
             self.drop(user, "hung up")
             return
@@ -386,7 +388,7 @@ class Server:
         if not user.closing:
             self.share()
             if self.observer:
-                self.observer.queued(user, block)
+                self.notify("queued", user, block)
             self.put(user, block)
 
     def write_all(self, full: set[socket.socket]) -> None:
@@ -413,7 +415,7 @@ class Server:
         once, and only what it does not take goes through the outbox.
         """
         if self.observer:
-            self.observer.shared(self.open.values(), block)
+            self.notify("shared", self.open.values(), block)
         size = len(block)
         for user in self.open.values():
             sent = 0
@@ -427,6 +429,8 @@ class Server:
                 except OSError as error:
                     self.lost[user] = error
             self.put(user, memoryview(block)[sent:] if sent else block, begun)
+            if sent and self.observer:
+                self.notify("wrote", user, sent)
 
     def put(self, user: User, block: Block, begun: bool = False) -> None:
         """Put a block in an outbox; it is shared, not copied.
@@ -471,7 +475,7 @@ class Server:
             # Not dropped here: the caller may be in the middle of a block.
             self.lost[user] = error
         if self.observer:
-            self.observer.wrote(user, waited - user.waiting)
+            self.notify("wrote", user, waited - user.waiting)
 
     def drop_lost(self) -> None:
         """Drop those whom something could not be sent to."""
@@ -524,6 +528,14 @@ class Server:
                 else:
                     self.drop(user, "asked for nothing")
         self.running = bool(self.users)
+
+    def notify(self, what: str, *arguments: Any) -> None:
+        """Tell the observer; one that raises is not told anything more."""
+        try:
+            getattr(self.observer, what)(*arguments)
+        except Exception as error:
+            print_traceback(error)
+            self.observer = None
 
     # ---- how a user leaves ------------------------------------------------
 
@@ -580,7 +592,7 @@ class Server:
         user.closing = True
         user.socket.close()
         if self.observer:
-            self.observer.left(user, why)
+            self.notify("left", user, why)
         if user.handshaken:
             known = user.code != CloseCode.ABNORMAL
             reason = user.reason if known else why
@@ -878,10 +890,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         lessons.begin(room, show, *lesson)
     # Last: who reads it comes at once, and all must be as it was asked for.
-    print("\n".join(invitation(room)), flush=True)
+    show("\n".join(invitation(room)))
     room.run()
-    if room.observer:
-        room.observer.ended()
     return 0
 
 

@@ -12,8 +12,9 @@ User = Any  # the server's User; lessons do not import the server
 class Observer:
     """Watch a server: server.observer = Observer().
 
-    Override what you want to know of. It is called for each turn, each
-    read, each write, and when a user comes or goes; never for each frame.
+    Override what you want to know of. It is called for each turn, read and
+    block, and when a user comes or goes; all that is said to everyone in a
+    turn is one block. If it raises, it is told nothing more.
     """
 
     def woke(
@@ -38,7 +39,7 @@ class Observer:
         """A block goes to all of these, the same one to each."""
 
     def wrote(self, user: User, sent: int) -> None:
-        """Of what waited in an outbox, the kernel took so many bytes."""
+        """The kernel took so many bytes, but not all, or of an outbox."""
 
     def left(self, user: User, why: str) -> None:
         """A user has gone; the socket is closed."""

@@ -45,6 +45,7 @@ class Trace(Observer):
         self.awake = time.monotonic()  # when something was last shown
         self.is_idle = False  # select() gave back nothing in this turn
         self.behind: set[User] = set()  # whose outbox was seen not empty
+        self.size = 0  # bytes in the last read
         self.unfinished = 0  # bytes still to come of a frame for all
 
     def tell(self, full: str, short: str = "") -> None:
@@ -54,8 +55,10 @@ class Trace(Observer):
             if self.is_idle:
                 self.is_idle = False
                 self.turn += 1
-                why = "got nothing, but a deadline has passed"
-                self.show(f"turn {self.turn:<3} {why}")
+                why = "a deadline has passed"
+                if self.server.stopping:
+                    why = "the room closes"
+                self.show(f"turn {self.turn:<3} got nothing, but {why}")
             self.show(text)
             self.awake = time.monotonic()
 
@@ -77,14 +80,14 @@ class Trace(Observer):
             words = f"{' '.join(got.split())} of {len(ask_read + ask_write)}"
             short = f"turn {self.turn:<3} {words}  {self.slept()}"
             self.tell(f"{asked}\n{got}", short)
-            for user in self.server.unsent:
+            for user in sorted(self.server.unsent, key=lambda user: user.key):
                 size = many(user.waiting, "byte")
                 self.tell(f"         outbox of #{user.key}: {size}")
 
     def show_asked(self, read: Sockets, write: Sockets) -> str:
         """Return the line of what select() was asked for."""
         columns = self.columns("asked", read, write)
-        return f"turn {self.turn:<3} {columns} {self.slept()}"
+        return cut(f"turn {self.turn:<3} {columns} {self.slept()}")
 
     def show_got(self, read: Sockets, write: Sockets) -> str:
         """Return the line of what it gave back."""
@@ -110,9 +113,10 @@ class Trace(Observer):
 
     def joined(self, user: User) -> None:
         """Show a newcomer, and listen to the walk of his decoder."""
-        user.decoder = Explained(user, self)
+        user.decoder = Explained(user.key, user.decoder.max_message, self)
         host, port = user.address[:2]
-        self.tell(f"ACCEPT #{user.key} from {host} port {port}, not handshaken")
+        where = f"from {host} port {port}"
+        self.tell(cut(f"ACCEPT #{user.key} {where}, not handshaken"))
 
     def left(self, user: User, why: str) -> None:
         """Show who has gone."""
@@ -123,11 +127,12 @@ class Trace(Observer):
 
     def received(self, user: User, data: bytes) -> None:
         """Show one read; what it means for frames is shown by Explained."""
+        self.size = len(data)
         if not data:
-            self.tell(flow("recv", user, 0, 0, "the end of the stream"))
+            self.tell(flow("recv", user.key, 0, 0, "the end of the stream"))
         elif user.closing:
             meaning = f"thrown away: #{user.key} is leaving"
-            self.tell(flow("recv", user, len(data), 0, meaning))
+            self.tell(flow("recv", user.key, len(data), 0, meaning))
         elif not user.handshaken:
             self.read_head(user, len(data), user.head + data)
 
@@ -137,7 +142,7 @@ class Trace(Observer):
         if not end or size < len(received):
             there = "is there" if end else "is still missing"
             meaning = f"the empty line {there}"
-            self.tell(flow("recv", user, size, len(received), meaning))
+            self.tell(flow("recv", user.key, size, len(received), meaning))
         if end:
             self.show_head(head, f"#{user.key} --> server", "request complete")
             if rest:
@@ -156,15 +161,16 @@ class Trace(Observer):
             elif missing > len(data):
                 meaning = f"the payload needs {missing - len(data)} more"
             waiting = began + len(received)
-            line = flow("recv", decoder.user, len(data), waiting, meaning)
-            self.tell(line)
+            # What came behind a request was part of a larger read.
+            way = "recv" if len(data) == self.size else "rest"
+            self.tell(flow(way, decoder.user_key, len(data), waiting, meaning))
 
-    def show_fault(self, user: User, error: ProtocolError) -> None:
+    def show_fault(self, key: int, error: ProtocolError) -> None:
         """Show the rule that was broken, and what is done about it."""
         rule = error.reason
         if not RULE.match(rule):
             rule = "s7.4.1: " + rule
-        done = f"Closing #{user.key} with {error.code}."
+        done = f"Closing #{key} with {error.code}."
         line = note(f"RFC 6455 {rule}. {done}")
         self.tell(line, line)
 
@@ -185,7 +191,7 @@ class Trace(Observer):
 
     def shared(self, users: Collection[User], block: bytes) -> None:
         """Show what is for everyone, once."""
-        if users:
+        if users and block:
             to = fit([f"#{user.key}" for user in users], 30)
             size = many(len(block), "byte")
             self.tell(f"  broadcast -> {size} queued for {to}")
@@ -205,32 +211,33 @@ class Trace(Observer):
         if user.waiting or user in self.behind:
             self.behind.add(user)
             meaning = "the kernel's buffer is full"
+            if user in self.server.lost:
+                meaning = "the connection is broken"
             if not user.waiting:
                 self.behind.discard(user)
                 meaning = "its outbox is empty again"
-            self.tell(flow("send", user, sent, user.waiting, meaning))
+            self.tell(flow("send", user.key, sent, user.waiting, meaning))
 
     # ---- heads and frames -------------------------------------------------
 
     def show_head(self, head: bytes, way: str, what: str) -> None:
         """Show a request or an answer, with what its lines are needed for."""
         lines = handshake.explain_head(head)
-        shown = [plain(lines[0].raw)]
-        kind = "HTTP"
-        if OF_HANDSHAKES.intersection(line.name for line in lines):
-            kind = "HANDSHAKE"
-            shown = [needed_line(line) for line in lines if line.needed]
-        if len(shown) < len(lines):
-            more = many(len(lines) - len(shown), "more line")
-            shown.append(f"({more} not used)")
-        for line in lines:
-            if line.name == "sec-websocket-key":
-                shown += accept_lines(line)
+        first = plain(lines[0].raw)
+        # By name: each header once, however often somebody sends it.
+        needed = {line.name: line for line in lines if line.needed}
+        kind, shown = "HTTP", [first]
+        if OF_HANDSHAKES.intersection(needed):
+            kind, shown = "HANDSHAKE", list(map(needed_line, needed.values()))
+        unused = len(lines) - len(shown)
+        if unused:
+            shown.append(f"({many(unused, 'more line')} not used)")
+        if "sec-websocket-key" in needed:
+            shown += accept_lines(needed["sec-websocket-key"])
         title = f"{kind} {way}"
         rows = [cut(f"  {row}") for row in shown]
         self.tell(
-            "\n".join([f"{title}   {what}", *rows]),
-            cut(f"{title}  {plain(lines[0].raw)}"),
+            "\n".join([f"{title}   {what}", *rows]), cut(f"{title}  {first}")
         )
 
     def show_frame(self, data: bytes, way: str) -> None:
@@ -238,28 +245,31 @@ class Trace(Observer):
         fields = codec.explain_frame(data)
         title = frame_title(fields, way)
         rows = [*field_rows(fields), *payload_rows(fields), *remarks(fields)]
-        self.tell("\n".join([title, *rows]), cut(title + in_short(fields)))
+        full = "\n".join([cut(title), *rows])
+        self.tell(full, cut(title + in_short(fields)))
 
 
 class Explained(codec.Decoder):
     """A user's decoder, which shows each frame when it has walked over it."""
 
-    __slots__ = ("begun", "trace", "user")
+    __slots__ = ("begun", "trace", "user_key")
 
-    def __init__(self, user: User, trace: Trace) -> None:
-        super().__init__(True, user.decoder.max_message)
-        self.user = user
+    def __init__(self, key: int, max_message: int, trace: Trace) -> None:
+        super().__init__(True, max_message)
+        self.user_key = key
         self.trace = trace
-        self.begun = b""  # the beginning of a frame that comes in pieces
+        self.begun = bytearray()  # what is there of a frame in pieces
 
     def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
         """Show the read, then each frame, then what was wrong."""
         self.trace.read_frames(self, data)
         try:
-            yield from super().feed(data)
+            for event in super().feed(data):
+                self.show(self.begun)  # --break php takes half frames, too
+                yield event
         except ProtocolError as error:
             self.show(self.begun)
-            self.trace.show_fault(self.user, error)
+            self.trace.show_fault(self.user_key, error)
             raise
 
     def read_header(
@@ -276,23 +286,24 @@ class Explained(codec.Decoder):
             if start + length <= len(data):
                 self.show(data[at : start + length])
             elif opcode < codec.CLOSE:
-                self.begun = data[at:start]
+                self.begun += data[at:]
         return header
 
     def take_piece(self, data: bytes, at: int) -> int:
         """Show a frame that came in pieces with its last one."""
-        if self.begun:
-            self.begun += data[at : at + self.missing]
+        if at == 0:  # Otherwise read_header() has taken the first piece.
+            self.begun += data[: self.missing]
         end = super().take_piece(data, at)
         if not self.missing:
             self.show(self.begun)
         return end
 
-    def show(self, frame: bytes) -> None:
+    def show(self, frame: bytes | bytearray) -> None:
         """Show a frame, once."""
-        self.begun = b""
+        self.begun = bytearray()
         if frame:
-            self.trace.show_frame(frame, f"#{self.user.key} --> server")
+            way = f"#{self.user_key} --> server"
+            self.trace.show_frame(bytes(frame), way)
 
 
 # ---- how bytes divide into frames -------------------------------------------
@@ -318,7 +329,16 @@ def divide(data: bytes, missing: int) -> tuple[int, bytes]:
             break
         frames += 1
         at += frame_size(fields)
+        if is_last(fields):
+            return frames, b""
     return frames, data[at:]
+
+
+def is_last(fields: list[Field]) -> bool:
+    """Tell a Close and a broken rule, behind which nothing is looked at."""
+    named = {field.name: field for field in fields}
+    is_over = named["opcode"].meaning in ("CLOSE", "reserved")
+    return is_over or named["RSV"].value > 0 or not named["MASK"].value
 
 
 def what_is_missing(rest: bytes) -> str:
@@ -333,7 +353,8 @@ def what_is_missing(rest: bytes) -> str:
         return f"{hexed(rest)}|  the header needs at least 1 more"
     named = {field.name: field.value for field in fields}
     size = 2 + EXTENDED.get(named["length"], 0) + 4 * named["MASK"]
-    return f"{hexed(rest)}|  the header needs {size - len(rest)} more"
+    there = hexed(rest) if len(rest) < 7 else hexed(rest[:5]) + " .."
+    return f"{there}|  the header needs {size - len(rest)} more"
 
 
 RULE = re.compile(r"s[0-9]")  # the section with which most reasons begin
@@ -450,7 +471,8 @@ def close_words(payload: bytes) -> str:
     code = int.from_bytes(payload[:2], "big")
     name = NAMES.get(code, "")
     words = f"close code {code} {name}".rstrip()
-    return f"{words}, reason {quoted(payload[2:])}" if payload[2:] else words
+    reason = payload[2 : codec.MAX_CONTROL]  # a wrong one may be longer
+    return f"{words}, reason {quoted(reason)}" if reason else words
 
 
 NAMES = {int(code): code.name for code in CloseCode}
@@ -501,9 +523,9 @@ def accept_lines(line: handshake.Line) -> list[str]:
 # ---- how anything is shown --------------------------------------------------
 
 
-def flow(way: str, user: User, size: int, waiting: int, meaning: str) -> str:
+def flow(way: str, key: int, size: int, waiting: int, meaning: str) -> str:
     """Return the line of one recv() or send()."""
-    read, held = f"{way} #{user.key} -> {size}", f"waiting {waiting}"
+    read, held = f"{way} #{key} -> {size}", f"waiting {waiting}"
     return cut(f"  {read:<17} {held:<13} {meaning}")
 
 

@@ -7,6 +7,8 @@ bytes always give the same transcript.
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import random
 import re
 import signal
@@ -33,6 +35,7 @@ from tests.support import (
     Process,
     reset,
     serving,
+    wait_until,
 )
 from tests.test_fuzz import nonsense
 
@@ -97,7 +100,8 @@ class Watched:
     def __exit__(self, *_):
         for sock in [*self.sockets, *self.server.by_socket]:
             sock.close()
-        self.server.listener.close()
+        if self.server.listener:
+            self.server.listener.close()
 
 
 OPENING = """
@@ -444,6 +448,83 @@ class Golden(unittest.TestCase):
             watched.say(sock, HELLO)
             self.assertRegex(watched.shown[0], r"slept 0\.\d\d s")
 
+    def test_long_headers_are_cut_to_what_fits(self):
+        frame = encode_frame(BINARY, bytes(70_000), MASKING_KEY)
+        with Watched() as watched:
+            sock = watched.open()
+            watched.text()
+            watched.say(sock, frame[:6])
+            line = "82 ff 00 00 00 00|  the header needs 8 more"
+            self.assertIn(f"waiting 6     {line}", watched.text())
+            watched.say(sock, frame[6:7])
+            line = "82 ff 00 00 00 ..|  the header needs 7 more"
+            self.assertIn(f"waiting 7     {line}", watched.text())
+
+    def test_behind_a_close_or_a_fault_nothing_counts(self):
+        for data in (
+            encode_frame(CLOSE, b"", MASKING_KEY) + HELLO * 2,
+            bytes(100),
+            b"\xc1\x80\0\0\0\0" + HELLO,
+            b"\x83\x80\0\0\0\0" + HELLO,
+        ):
+            with self.subTest(data[:2]), Watched() as watched:
+                sock = watched.open()
+                watched.text()
+                watched.say(sock, data)
+                shown = watched.text()
+                self.assertNotIn("frames in one read", shown)
+                self.assertEqual(shown.count("FRAME #1"), 1)
+
+    def test_nobody_can_flood_the_screen(self):
+        keys = b"Sec-WebSocket-Key: x\r\n" * 500
+        with Watched() as watched:
+            request = b"GET / HTTP/1.1\r\nHost: a\r\n" + keys + b"\r\n"
+            watched.say(watched.connect(), request)
+            shown = watched.text()
+            self.assertIn("\n  (499 more lines not used)\n", shown)
+            self.assertLess(len(shown.split("\n")), 20)
+            sock = watched.open()
+            watched.text()
+            reason = b"\x03\xe8" + b"x" * 60_000
+            watched.say(sock, encode_frame(CLOSE, reason, MASKING_KEY))
+            shown = watched.text()
+            self.assertIn("s5.5: a control frame carries at most", shown)
+            self.assertLess(len(shown.split("\n")), 60)
+
+    def test_no_line_is_too_long(self):
+        with Watched() as watched:
+            watched.server.observer.turn = 1048576
+            watched.server.observer.awake -= 1000
+            sock = watched.open()
+            watched.say(sock, b"\xf0\xff\x80" + bytes(7) + MASKING_KEY)
+            user = watched.server.users[1]
+            user.address = ("2001:db8:1234:5678:90ab:cdef:1234:5678", 65535)
+            watched.server.observer.joined(user)
+            shown = watched.text().split("\n")
+        self.assertLessEqual(max(map(len, shown)), WIDTH)
+        self.assertIn("turn 1048577 asked", shown[0])
+
+    def test_the_room_closes(self):
+        with Watched() as watched:
+            watched.open()
+            watched.text()
+            watched.server.stop()
+            watched.server.turn()
+            line = "turn 3   got nothing, but the room closes\n"
+            self.assertTrue(watched.text().startswith(line))
+
+    def test_who_has_left_is_not_kept(self):
+        with Watched() as watched:
+            sock = watched.open()
+            user = watched.server.users[1]
+            # Or the two would wait for the garbage collector.
+            self.assertNotIn(user, gc.get_referents(user.decoder))
+            observer = watched.server.observer
+            observer.behind.add(user)
+            sock.close()
+            watched.server.turn()
+            self.assertEqual(observer.behind, set())
+
     def test_the_close_of_a_browser(self):
         reason = b"\x03\xeaMasked frame from server."
         with Watched() as watched:
@@ -481,7 +562,8 @@ class Golden(unittest.TestCase):
             shown = watched.text()
             self.assertIn("\n  22 bytes came behind it\n", shown)
             self.assertEqual(shown.count(HELLO_SHOWN), 1)
-            self.assertIn("2 frames in one read: TCP has no messages", shown)
+            words = "2 frames in one read: TCP has no messages"
+            self.assertIn(f"  rest #1 -> 22     waiting 22    {words}", shown)
 
     def test_who_leaves(self):
         with Watched() as watched:
@@ -564,6 +646,37 @@ class SlowReader(unittest.TestCase):
             self.assertNotIn("send #1", watched.text())
 
 
+class AShortSend(unittest.TestCase):
+    def test_the_parts_add_up(self):
+        with Watched() as watched:
+            shrink_buffers(watched.server.listener)
+            sock = watched.open()
+            watched.text()
+            watched.server.broadcast(bytes(64_000))
+            sock.setblocking(False)
+            received = 0
+            while received < 64_004:
+                watched.server.turn()
+                with contextlib.suppress(BlockingIOError):
+                    received += len(sock.recv(2**20))
+            sent = re.findall(r"  send #1 -> (\d+)", watched.text())
+            self.assertGreater(len(sent), 1)
+            self.assertEqual(sum(map(int, sent)), 64_004)
+
+    def test_a_broken_connection_is_not_called_full(self):
+        with Watched() as watched:
+            watched.open()
+            user = watched.server.users[1]
+            watched.text()
+            user.socket.shutdown(socket.SHUT_WR)
+            watched.server.send(user, "hello")
+            watched.server.turn()
+            shown = watched.text()
+            words = "  send #1 -> 0      waiting 7     the connection is broken"
+            self.assertIn(words, shown)
+            self.assertIn("GONE #1: Broken pipe", shown)
+
+
 class Counter(Observer):
     """Counts how often it is called."""
 
@@ -590,6 +703,32 @@ class TheObserver(unittest.TestCase):
             watched.server.observer = counter = Counter()
             watched.say(sock, HELLO * 80)
             self.assertEqual(counter.calls, ["woke", "received", "shared"])
+
+    def test_one_that_raises_is_let_go(self):
+        hooks = ("woke", "joined", "received", "queued", "shared", "left")
+        for hook in hooks:
+            observer = Observer()
+            setattr(observer, hook, None)  # not to be called
+            with self.subTest(hook), Watched() as watched:
+                watched.server.observer = observer
+                with mock.patch("server.print_traceback") as told:
+                    sock = watched.open()
+                    watched.say(sock, HELLO)
+                    self.assertEqual(sock.recv(100), b"\x81\x05Hello")
+                    sock.close()
+                    watched.server.turn()
+                self.assertEqual(told.call_count, 1)
+                self.assertIsNone(watched.server.observer)
+                self.assertEqual(watched.server.users, {})
+
+    def test_it_is_told_of_the_end(self):
+        observer = Observer()
+        observer.ended = mock.Mock()
+        room = Server(port=0)
+        room.observer = observer
+        with serving(room):
+            observer.ended.assert_not_called()
+        observer.ended.assert_called_once_with()
 
     def test_it_is_told_of_everybody(self):
         told = []
@@ -740,6 +879,12 @@ class Explanations(unittest.TestCase):
         self.assertEqual(accept, handshake.accept_key(KEY))
 
 
+def is_open(address):
+    """Tell whether somebody listens there."""
+    with socket.socket() as sock:
+        return sock.connect_ex(address) == 0
+
+
 class OnTheTerminal(unittest.TestCase):
     def test_random_bytes_print_nothing_odd(self):
         python = ("-X", "dev", "-W", "error")
@@ -831,6 +976,32 @@ class OnTheTerminal(unittest.TestCase):
                 )
                 last = done.stdout.decode().split("\n")[-2].strip()
                 self.assertEqual(last, loaded)
+
+    def test_php_shows_what_it_takes(self):
+        with Process("0", "--trace", "--break", "php") as process:
+            with Peer(process.port) as peer:
+                peer.write(HELLO[:10])
+                self.assertEqual(peer.receive(), "Hell")
+            process.wait_for(r"^FRAME #1 .*  11 bytes$")
+            process.wait_for(r'^     =  48 65 6c 6c               "Hell"$')
+            process.wait_for(r"^        \(1 more byte to come\)$")
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "Linux has /dev/full")
+    def test_nowhere_to_print(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        command = [sys.executable, str(ROOT / "server.py"), str(port)]
+        with open("/dev/full", "wb") as full, subprocess.Popen(
+            [*command, "--trace"], stdout=full, stderr=subprocess.PIPE
+        ) as process:
+            address = "127.0.0.1", port
+            wait_until(lambda: is_open(address))
+            with Peer(port) as peer:
+                peer.write(HELLO)
+                self.assertEqual(peer.receive(), "Hello")
+            process.terminate()
+            self.assertEqual(process.communicate(timeout=DEADLINE)[1], b"")
+            self.assertEqual(process.returncode, 0)
 
     def test_the_room_goes_on_when_nobody_reads(self):
         command = [sys.executable, str(ROOT / "server.py"), "0", "--trace"]
