@@ -195,7 +195,7 @@ class Decoder:
         if opcode < CLOSE and length + len(self.payload) > self.max_message:
             raise ProtocolError(
                 CloseCode.TOO_BIG,
-                f"a message may have {self.max_message} bytes, not more",
+                f"s7.4.1: a message has at most {self.max_message} bytes",
             )
         if not self.mask_bit:
             return fin, opcode, b"", at, length
@@ -242,8 +242,8 @@ class Decoder:
         if self.key:
             piece = mask(piece, self.key)
             # The next piece may start in the middle of the key.
-            turn = size % 4
-            self.key = self.key[turn:] + self.key[:turn]
+            shift = size % 4
+            self.key = self.key[shift:] + self.key[:shift]
         if self.utf8:
             check_utf8(self.utf8, piece)
         self.payload += piece
@@ -414,7 +414,7 @@ class Field(NamedTuple):
     """One field of a frame, as it lies on the wire (s5.2).
 
     offset: of its first byte in the frame; raw: the bytes that it is in;
-    bits: those that are its own, in one byte; 0: all of all bytes.
+    bits: its own ones, if it shares its byte; 0 if its bytes are all its own.
     """
 
     offset: int

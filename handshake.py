@@ -470,19 +470,18 @@ def explain_head(head: bytes) -> list[Line]:
     The same walk as that of take_head() and parse_header_lines(), but it
     judges nothing, so it also shows what breaks a rule.
     """
-    lines: list[Line] = []
-    offset = 0
-    for raw in head.partition(b"\r\n\r\n")[0].split(b"\r\n"):
+    first, *others = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    needed = "101" if first.startswith(b"HTTP/") else "GET and 1.1"
+    lines = [Line(0, first, "", needed)]
+    offset = len(first) + 2
+    for raw in others:
         match = HEADER_LINE.fullmatch(raw.decode("latin-1"))
-        name = match[1].lower() if match and lines else ""
-        first = FIRST_LINES["answer" if raw[:5] == b"HTTP/" else "request"]
-        needed = NEEDED.get(name, "") if lines else first
-        lines.append(Line(offset, raw, name, needed))
+        name = match[1].lower() if match else ""
+        lines.append(Line(offset, raw, name, NEEDED.get(name, "")))
         offset += len(raw) + 2
     return lines
 
 
-FIRST_LINES = {"request": "GET and 1.1", "answer": "101"}
 NEEDED = {  # s4.2.1 for the request, s4.2.2 for the answer
     "host": "this server",
     "origin": "a page that may",

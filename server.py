@@ -129,7 +129,7 @@ class Server:
         self.max_backlog = max_backlog
         self.ping_interval = ping_interval
         self.recv_size = recv_size
-        self.observer: Any = None  # a lessons.observer.Observer, in class
+        self.observer: Any = None  # set by lessons only
         self.users: dict[int, User] = {}  # all who are connected
         self.open: dict[int, User] = {}  # handshaken and not closing
         self.by_socket: dict[socket.socket, User] = {}
@@ -305,7 +305,7 @@ class Server:
         self.users[user.key] = user
         self.by_socket[sock] = user
         if self.observer:
-            self.notify("joined", user)
+            self.notify("connected", user)
         if len(self.users) > self.places:
             self.refuse(user, HandshakeError(503, "The room is full."))
         else:
@@ -363,7 +363,7 @@ class Server:
         if user.closing:
             return
         self.queue(user, handshake.switching_protocols(request))
-        user.handshaken = True
+        user.handshaken = True  # Not before: the 101 is still HTTP.
         self.open[user.key] = user
         self.on_open(user)
         if rest:
@@ -884,12 +884,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    lesson = options.trace, options.step, options.small_buffers, options.fault
-    if any(lesson):
+    if options.trace or options.step or options.small_buffers or options.fault:
         import lessons  # not needed otherwise, so not even loaded
 
-        lessons.begin(room, show, *lesson)
-    # Last: who reads it comes at once, and all must be as it was asked for.
+        lessons.begin(room, options, show)
+    # Last: whoever reads it may connect at once.
     show("\n".join(invitation(room)))
     room.run()
     return 0
@@ -933,6 +932,7 @@ def make_parser() -> Parser:
     add("--ping-interval", metavar="SECONDS", type=float,
         default=PING_INTERVAL, help="of silence; then a ping")  # fmt: skip
     add = parser.add_argument_group("for lessons").add_argument
+    # Not nargs="?": then "--trace 9000" would take the port for a level.
     add("--trace", action="store_const", const="full",
         help="explain every byte")  # fmt: skip
     add("--trace=short", action="store_const", const="short", dest="trace",
@@ -953,8 +953,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how to find out more; exit with 2."""
         text = f"server.py: {printable(message)}"
-        print(textwrap.fill(text[:198], 99), file=sys.stderr)
-        print("To see the options: python server.py --help", file=sys.stderr)
+        lines = textwrap.wrap(text[:198], 99)
+        lines.append("To see the options: python server.py --help")
+        print("\n".join(lines[:2]), file=sys.stderr)
         sys.exit(2)
 
 

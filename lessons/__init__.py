@@ -8,33 +8,22 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+from lessons.faults import install
+from lessons.slow import shrink_buffers
+from lessons.step import Stepper
+from lessons.trace import Trace
 
-def begin(
-    server: Any,
-    show: Callable[[str], None],
-    trace: str | None,
-    step: bool,
-    small_buffers: bool,
-    fault: str | None,
-) -> None:
+
+def begin(server: Any, options: Any, show: Callable[[str], None]) -> None:
     """Prepare a server for a lesson, before its loop begins.
 
-    show: prints a text; trace: "full", "short" or None; fault: the name of
-    one in lessons.faults, or None.
+    options: of the command line; show: prints a text.
     """
-    if fault:
-        from lessons.faults import install
-
-        show(install(fault))
-    if small_buffers:
-        from lessons.slow import shrink_buffers
-
+    if options.fault:
+        show(install(options.fault))
+    if options.small_buffers:
         show(shrink_buffers(server.listener))
-    if step:
-        from lessons.step import Stepper
-
-        server.observer = Stepper(server, show, trace or "off")
-    elif trace:
-        from lessons.trace import Trace
-
-        server.observer = Trace(server, show, trace)
+    if options.step:
+        server.observer = Stepper(server, show, options.trace or "off")
+    elif options.trace:
+        server.observer = Trace(server, show, options.trace)

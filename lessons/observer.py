@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, Collection, List
+from typing import Any, Collection, List, Union
 
 Sockets = List[socket.socket]
+Block = Union[bytes, memoryview]
 User = Any  # the server's User; lessons do not import the server
 
 
 class Observer:
     """Watch a server: server.observer = Observer().
 
-    Override what you want to know of. It is called for each turn, read and
-    block, and when a user comes or goes; all that is said to everyone in a
-    turn is one block. If it raises, it is told nothing more.
+    Override what you want to know of. Each turn, each read, each block and
+    each user who comes or goes is told once, but not each frame. What goes
+    out is told by queued() and shared(); wrote() tells of those who do not
+    read as fast as that. After it has raised, it is told nothing more.
     """
 
     def woke(
@@ -26,20 +28,20 @@ class Observer:
     ) -> None:
         """select() was asked for the first two and returned the others."""
 
-    def joined(self, user: User) -> None:
+    def connected(self, user: User) -> None:
         """A newcomer was accepted; nothing has been read yet."""
 
     def received(self, user: User, data: bytes) -> None:
         """One recv() returned this; b"" is the end of the stream."""
 
-    def queued(self, user: User, block: bytes) -> None:
+    def queued(self, user: User, block: Block) -> None:
         """A block for one user goes behind all that was said before."""
 
-    def shared(self, users: Collection[User], block: bytes) -> None:
+    def shared(self, users: Collection[User], block: Block) -> None:
         """A block goes to all of these, the same one to each."""
 
     def wrote(self, user: User, sent: int) -> None:
-        """The kernel took so many bytes, but not all, or of an outbox."""
+        """The kernel took so many bytes for a user whose outbox is in use."""
 
     def left(self, user: User, why: str) -> None:
         """A user has gone; the socket is closed."""

@@ -17,7 +17,7 @@ import time
 from typing import Any, Callable, Iterator
 
 from lessons.observer import Sockets, User
-from lessons.trace import Trace, cut, many, note, plain
+from lessons.trace import Trace, ascii_only, cut, many, note
 
 PREDICT = "PREDICT which will select() give back? ids, or Enter: "
 MENU = "Enter go on | c continue | u users | b buffers | q quit > "
@@ -36,7 +36,7 @@ class Stepper(Trace):
     """
 
     def __init__(
-        self, server: Any, show: Callable[[str], None], level: str = "full"
+        self, server: Any, show: Callable[[str], None], level: str
     ) -> None:
         super().__init__(server, show, level)
         self.asks = True  # until the class has enough of questions
@@ -57,12 +57,13 @@ class Stepper(Trace):
             super().woke(ask_read, ask_write, readable, writable)
             return
         began = time.monotonic()
-        self.is_idle = False
+        self.is_silent = False
         self.turn += 1
-        self.show(self.show_asked(ask_read, ask_write))
-        asked = self.names(ask_read)  # all are in there
+        self.show(self.asked_line(ask_read, ask_write))
+        # Who is asked for write is also asked for read.
+        asked = self.names(ask_read)
         predicted = self.predict(asked)
-        self.show(self.show_got(readable, writable))
+        self.show(self.got_line(readable, writable))
         self.judge(predicted, came)
         self.explain(readable, writable)
         for name in asked:
@@ -105,26 +106,26 @@ class Stepper(Trace):
         for sock in readable:
             user = self.server.by_socket.get(sock)
             if user:
-                self.reason(f"#{user.key} read", self.peek(user))
+                self.tell_why(f"#{user.key} read", self.peek(user))
             else:
-                self.reason("L read", "a newcomer knocks")
+                self.tell_why("L read", "a newcomer knocks")
         for sock in writable:
             user = self.server.by_socket[sock]
             size = many(user.waiting, "byte")
             room = f"room in the kernel's buffer; {size} waiting in its outbox"
-            self.reason(f"#{user.key} write", room)
+            self.tell_why(f"#{user.key} write", room)
 
     def explain_missing(self, name: str, ask_write: Sockets) -> None:
         """Show why this one did not come back."""
         if name == "L":
-            self.reason(name, "nobody had knocked yet")
+            self.tell_why(name, "nobody had knocked yet")
             return
         user = self.server.users[int(name[1:])]
         is_full = user.socket in ask_write
         why = "the kernel's buffer is full" if is_full else NOT_ASKED
-        self.reason(name, f"nothing had come from it yet, and {why}")
+        self.tell_why(name, f"nothing had come from it yet, and {why}")
 
-    def reason(self, name: str, why: str) -> None:
+    def tell_why(self, name: str, why: str) -> None:
         """Show one line of reasons."""
         self.show(note(f"{name:<9} {why}", "  "))
 
@@ -138,17 +139,17 @@ class Stepper(Trace):
                 self.show("\n".join(self.users()))
             elif choice == "b":
                 self.show("\n".join(self.buffers()))
-            elif choice == "q":
-                self.server.stop()
-            elif choice in ("", "c"):
-                self.asks = choice != "c"
+            elif choice in ("", "c", "q"):
+                self.asks = choice == ""
+                if choice == "q":
+                    self.server.stop()
                 return
 
     def users(self) -> Iterator[str]:
         """Yield a table of the users."""
         yield USERS
         for user in self.server.users.values():
-            name = plain(user.name.encode("ascii", "replace"))
+            name = ascii_only(user.name)
             host, port = user.address[:2]
             yield (
                 f"  #{user.key:<6}{cut(name, 21):<22}"
@@ -207,7 +208,8 @@ class Stepper(Trace):
             # The kernel tells it only once, so read() will not see it.
             self.failed[user] = error
         if user in self.failed:
-            return f"the connection failed: {self.failed[user].strerror}"
+            why = self.failed[user].strerror or ""  # in any language
+            return "the connection failed: " + ascii_only(why)
         if not size:
             return "end of stream: it hangs up"
         more = " or more" if size == MAX_PEEK else ""
@@ -215,8 +217,6 @@ class Stepper(Trace):
 
     def stand_still(self, seconds: float) -> None:
         """Move all deadlines: the time of thinking does not count."""
-        self.server.next_check += seconds
-        self.server.accept_again += seconds
         for user in self.server.users.values():
             user.deadline += seconds
             user.heard += seconds

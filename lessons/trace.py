@@ -2,17 +2,16 @@
 
     python server.py 9000 --trace
 
-The explanations come from the walk that the server itself does: the lines
-of a head from handshake.explain_head(), the fields of a frame from
-codec.explain_frame(), and a frame is shown at the moment at which the
-user's own decoder has found its end or its fault. At most 78 columns of
-printable ASCII, whatever clients send.
+The explanations come from handshake.explain_head() and from
+codec.explain_frame(), which walk over the fields as the server's parsers
+do. A frame is shown at the moment at which the user's own decoder has found
+its end or its fault. At most 78 columns of printable ASCII, whatever
+clients send.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import textwrap
 import time
 from typing import Any, Callable, Collection, Iterator
@@ -20,7 +19,7 @@ from typing import Any, Callable, Collection, Iterator
 import codec
 import handshake
 from codec import CloseCode, Field, ProtocolError
-from lessons.observer import Observer, Sockets, User
+from lessons.observer import Block, Observer, Sockets, User
 
 WIDTH = 78  # columns; a terminal in a projector's font has 80
 ROW = 8  # payload bytes in one line, so that words have room beside them
@@ -36,15 +35,15 @@ class Trace(Observer):
     """
 
     def __init__(
-        self, server: Any, show: Callable[[str], None], level: str = "full"
+        self, server: Any, show: Callable[[str], None], level: str
     ) -> None:
         self.server = server
         self.show = show
         self.level = level
         self.turn = 0
         self.awake = time.monotonic()  # when something was last shown
-        self.is_idle = False  # select() gave back nothing in this turn
-        self.behind: set[User] = set()  # whose outbox was seen not empty
+        self.is_silent = False  # nothing came, and nothing is shown so far
+        self.slow: set[User] = set()  # whose outbox was seen not empty
         self.size = 0  # bytes in the last read
         self.unfinished = 0  # bytes still to come of a frame for all
 
@@ -52,8 +51,8 @@ class Trace(Observer):
         """Show what the level asks for: the full text, the short or none."""
         text = {"full": full, "short": short}.get(self.level, "")
         if text:
-            if self.is_idle:
-                self.is_idle = False
+            if self.is_silent:
+                self.is_silent = False
                 self.turn += 1
                 why = "a deadline has passed"
                 if self.server.stopping:
@@ -72,11 +71,11 @@ class Trace(Observer):
         writable: Sockets,
     ) -> None:
         """Show a turn; when nothing came, the server is still asleep."""
-        self.is_idle = not readable and not writable
-        if not self.is_idle:
+        self.is_silent = not readable and not writable
+        if not self.is_silent:
             self.turn += 1
-            asked = self.show_asked(ask_read, ask_write)
-            got = self.show_got(readable, writable)
+            asked = self.asked_line(ask_read, ask_write)
+            got = self.got_line(readable, writable)
             words = f"{' '.join(got.split())} of {len(ask_read + ask_write)}"
             short = f"turn {self.turn:<3} {words}  {self.slept()}"
             self.tell(f"{asked}\n{got}", short)
@@ -84,12 +83,12 @@ class Trace(Observer):
                 size = many(user.waiting, "byte")
                 self.tell(f"         outbox of #{user.key}: {size}")
 
-    def show_asked(self, read: Sockets, write: Sockets) -> str:
+    def asked_line(self, read: Sockets, write: Sockets) -> str:
         """Return the line of what select() was asked for."""
         columns = self.columns("asked", read, write)
         return cut(f"turn {self.turn:<3} {columns} {self.slept()}")
 
-    def show_got(self, read: Sockets, write: Sockets) -> str:
+    def got_line(self, read: Sockets, write: Sockets) -> str:
         """Return the line of what it gave back."""
         return f"{'':9}{self.columns('got', read, write)}".rstrip()
 
@@ -107,11 +106,12 @@ class Trace(Observer):
         by_socket = self.server.by_socket
         keys = sorted(by_socket[s].key for s in sockets if s in by_socket)
         names = [f"#{key}" for key in keys]
+        # What belongs to no user is the listening socket.
         return names if len(keys) == len(sockets) else ["L", *names]
 
     # ---- users come and go ------------------------------------------------
 
-    def joined(self, user: User) -> None:
+    def connected(self, user: User) -> None:
         """Show a newcomer, and listen to the walk of his decoder."""
         user.decoder = Explained(user.key, user.decoder.max_message, self)
         host, port = user.address[:2]
@@ -120,7 +120,7 @@ class Trace(Observer):
 
     def left(self, user: User, why: str) -> None:
         """Show who has gone."""
-        self.behind.discard(user)
+        self.slow.discard(user)
         self.tell(note(f"GONE #{user.key}: {why}"))
 
     # ---- what comes in ----------------------------------------------------
@@ -154,42 +154,44 @@ class Trace(Observer):
         began, missing = len(decoder.begun), decoder.missing
         received = decoder.rest + data
         frames, rest = divide(received, missing)
-        if began or decoder.rest or rest or frames > 1:
+        if frames > 1:
+            meaning = f"{frames} frames in one read: TCP has no messages"
+        elif missing > len(data):
+            meaning = f"the payload needs {missing - len(data)} more"
+        elif rest:
             meaning = what_is_missing(rest)
-            if frames > 1:
-                meaning = f"{frames} frames in one read: TCP has no messages"
-            elif missing > len(data):
-                meaning = f"the payload needs {missing - len(data)} more"
-            waiting = began + len(received)
-            # What came behind a request was part of a larger read.
-            way = "recv" if len(data) == self.size else "rest"
-            self.tell(flow(way, decoder.user_key, len(data), waiting, meaning))
+        elif began or decoder.rest:
+            meaning = "now the frame is whole"
+        else:
+            return  # just one frame
+        # What came behind a request was part of a larger read.
+        call = "recv" if len(data) == self.size else "rest"
+        waiting = began + len(received)
+        self.tell(flow(call, decoder.user_key, len(data), waiting, meaning))
 
-    def show_fault(self, key: int, error: ProtocolError) -> None:
+    def show_broken_rule(self, key: int, error: ProtocolError) -> None:
         """Show the rule that was broken, and what is done about it."""
-        rule = error.reason
-        if not RULE.match(rule):
-            rule = "s7.4.1: " + rule
         done = f"Closing #{key} with {error.code}."
-        line = note(f"RFC 6455 {rule}. {done}")
+        line = note(f"RFC 6455 {error.reason}. {done}")
         self.tell(line, line)
 
     # ---- what goes out ----------------------------------------------------
 
-    def queued(self, user: User, block: bytes) -> None:
+    def queued(self, user: User, block: Block) -> None:
         """Show what is for one user: frames, or an HTTP answer."""
+        block = bytes(block)
         way = f"server --> #{user.key}"
         if user.handshaken:
             self.show_block(block, way)
             return
         head, _, body = block.partition(b"\r\n\r\n")
         self.show_head(head, way, "answer")
-        if body.endswith(b"\n") and len(body) < 200:
-            self.tell(cut(f"  {plain(body.rstrip())}"))
-        elif body:
+        if len(body) > 200:
             self.tell(f"  {many(len(body), 'byte')} of body")
+        elif body:
+            self.tell(cut(f"  {plain(body.rstrip())}"))
 
-    def shared(self, users: Collection[User], block: bytes) -> None:
+    def shared(self, users: Collection[User], block: Block) -> None:
         """Show what is for everyone, once."""
         if users and block:
             to = fit([f"#{user.key}" for user in users], 30)
@@ -199,7 +201,7 @@ class Trace(Observer):
 
     def show_block(self, block: bytes, way: str) -> None:
         """Show the frames in a block; a large one may come in two blocks."""
-        at, self.unfinished = min(self.unfinished, len(block)), 0
+        at = self.unfinished
         while at < len(block):
             size = frame_size(codec.explain_frame(block, at))
             self.show_frame(block[at : at + size], way)
@@ -208,15 +210,17 @@ class Trace(Observer):
 
     def wrote(self, user: User, sent: int) -> None:
         """Show how the kernel takes what waits, if not all at once."""
-        if user.waiting or user in self.behind:
-            self.behind.add(user)
+        if user in self.server.lost:
+            return  # left() will tell why
+        if user.waiting:
+            self.slow.add(user)
             meaning = "the kernel's buffer is full"
-            if user in self.server.lost:
-                meaning = "the connection is broken"
-            if not user.waiting:
-                self.behind.discard(user)
-                meaning = "its outbox is empty again"
-            self.tell(flow("send", user.key, sent, user.waiting, meaning))
+        elif user in self.slow:
+            self.slow.remove(user)
+            meaning = "its outbox is empty again"
+        else:
+            return
+        self.tell(flow("send", user.key, sent, user.waiting, meaning))
 
     # ---- heads and frames -------------------------------------------------
 
@@ -269,7 +273,7 @@ class Explained(codec.Decoder):
                 yield event
         except ProtocolError as error:
             self.show(self.begun)
-            self.trace.show_fault(self.user_key, error)
+            self.trace.show_broken_rule(self.user_key, error)
             raise
 
     def read_header(
@@ -285,7 +289,7 @@ class Explained(codec.Decoder):
             _, opcode, _, start, length = header
             if start + length <= len(data):
                 self.show(data[at : start + length])
-            elif opcode < codec.CLOSE:
+            elif opcode < codec.CLOSE:  # The others are walked again.
                 self.begun += data[at:]
         return header
 
@@ -343,21 +347,18 @@ def is_last(fields: list[Field]) -> bool:
 
 def what_is_missing(rest: bytes) -> str:
     """Say what the last bytes of a read are still waiting for."""
-    if not rest:
-        return "now the frame is whole"
     fields = codec.explain_frame(rest)
     last = fields[-1]
     if last.name == "payload":
         return f"the payload needs {last.value - len(last.raw)} more"
     if len(rest) == 1:
-        return f"{hexed(rest)}|  the header needs at least 1 more"
+        return f"{rest.hex(' ')}|  the header needs at least 1 more"
     named = {field.name: field.value for field in fields}
     size = 2 + EXTENDED.get(named["length"], 0) + 4 * named["MASK"]
-    there = hexed(rest) if len(rest) < 7 else hexed(rest[:5]) + " .."
+    there = rest.hex(" ") if len(rest) < 7 else rest[:5].hex(" ") + " .."
     return f"{there}|  the header needs {size - len(rest)} more"
 
 
-RULE = re.compile(r"s[0-9]")  # the section with which most reasons begin
 EXTENDED = {codec.LENGTH_16: 2, codec.LENGTH_64: 8}  # bytes
 
 
@@ -391,7 +392,7 @@ def field_rows(fields: list[Field]) -> Iterator[str]:
     for field in fields:
         if field.name == "payload":
             return
-        where = f"{field.offset:04x}  {hexed(field.raw)}"
+        where = f"{field.offset:04x}  {field.raw.hex(' ')}"
         if field.bits:
             if field.offset == shown:
                 where = ""
@@ -423,15 +424,15 @@ def payload_rows(fields: list[Field]) -> Iterator[str]:
     words, keys_words = last.meaning, "key, repeated"
     for at in range(0, min(len(last.raw), MAX_SHOWN), ROW):
         row = last.raw[at : at + ROW]
-        where = f"  {last.offset + at:04x}  {hexed(row):<26}"
+        where = f"  {last.offset + at:04x}  {row.hex(' '):<26}"
         if not key:
             yield where + quoted(row)
             continue
         yield (where + words).rstrip()
         keys = (key * ROW)[: len(row)]  # the rows begin with the key's start
-        yield f"   XOR  {hexed(keys):<26}{keys_words}".rstrip()
+        yield f"   XOR  {keys.hex(' '):<26}{keys_words}".rstrip()
         row = codec.mask(row, key)
-        yield f"     =  {hexed(row):<26}{quoted(row)}"
+        yield f"     =  {row.hex(' '):<26}{quoted(row)}"
         words = keys_words = ""
 
 
@@ -515,7 +516,7 @@ def accept_lines(line: handshake.Line) -> list[str]:
     keyed, digest, accept = handshake.accept_steps(key)
     return [
         f"  key + GUID  {plain(keyed)}",
-        f"  SHA-1       {hexed(digest)}",
+        f"  SHA-1       {digest.hex(' ')}",
         f"  base64      {accept}",
     ]
 
@@ -523,9 +524,9 @@ def accept_lines(line: handshake.Line) -> list[str]:
 # ---- how anything is shown --------------------------------------------------
 
 
-def flow(way: str, key: int, size: int, waiting: int, meaning: str) -> str:
+def flow(call: str, key: int, size: int, waiting: int, meaning: str) -> str:
     """Return the line of one recv() or send()."""
-    read, held = f"{way} #{key} -> {size}", f"waiting {waiting}"
+    read, held = f"{call} #{key} -> {size}", f"waiting {waiting}"
     return cut(f"  {read:<17} {held:<13} {meaning}")
 
 
@@ -544,14 +545,14 @@ def many(number: int, thing: str) -> str:
     return f"{number} {thing}" + "s" * (number != 1)
 
 
-def hexed(data: bytes) -> str:
-    """Return "48 65 6c 6c 6f"."""
-    return " ".join(f"{byte:02x}" for byte in data)
-
-
 def plain(data: bytes) -> str:
     """Return bytes as ASCII; a dot for what cannot be printed."""
     return "".join(chr(b) if 32 <= b < 127 else "." for b in data)
+
+
+def ascii_only(text: str) -> str:
+    """Return a text with a mark for each character that is not ASCII."""
+    return plain(text.encode("ascii", "replace"))
 
 
 def quoted(data: bytes) -> str:
@@ -567,7 +568,7 @@ def cut(line: str, width: int = WIDTH) -> str:
 def note(text: str, indent: str = "") -> str:
     """Return a sentence in as many lines as it needs."""
     return textwrap.fill(
-        plain(text.encode("ascii", "replace")),
+        ascii_only(text),
         WIDTH,
         initial_indent=indent,
         subsequent_indent=indent + "  ",

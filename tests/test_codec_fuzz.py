@@ -182,10 +182,11 @@ class EarlyText(unittest.TestCase):
         header = b"\x81\x7d"  # a text frame; 125 bytes will come
         possible = beginnings_of_characters()
         beginnings = [b""]
-        for _ in range(3):
+        edges = (0x00, 0x7F, *range(0x80, 0xC0), 0xC0, 0xFF)
+        for candidates in (range(256), range(256), edges):
             still_open = []
             for beginning in beginnings:
-                for last in range(256):
+                for last in candidates:
                     text = beginning + bytes([last])
                     refused = self.refused(header + text)
                     if refused != (text not in possible):

@@ -5,6 +5,7 @@ Clients have blocking sockets with a time-out; the server runs in a thread.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import tempfile
 import unittest
 import urllib.error
 import urllib.request
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -625,8 +627,14 @@ class CommandLine(unittest.TestCase):
                 (("\u738b\n\x1b",), "738b"),
             ):
                 with self.subTest(arguments=arguments):
-                    status, out, err = self.run_command(*arguments)
-                    self.assertEqual((status, out), (2, ""))
+                    out, err = io.StringIO(), io.StringIO()
+                    with redirect_stdout(out), redirect_stderr(err):
+                        try:
+                            status = server.main(arguments)
+                        except SystemExit as end:
+                            status = end.code
+                    err = err.getvalue()
+                    self.assertEqual((status, out.getvalue()), (2, ""))
                     self.assertRegex(err, r"^([ -~]{1,99}\n){1,2}$")
                     self.assertIn(words, err)
 
