@@ -76,7 +76,9 @@ class Trace(Observer):
             self.turn += 1
             asked = self.asked_line(ask_read, ask_write)
             got = self.got_line(readable, writable)
-            words = f"{' '.join(got.split())} of {len(ask_read + ask_write)}"
+            words = (
+                f"{' '.join(got.split())} of {len(ask_read + ask_write)} asked"
+            )
             short = f"turn {self.turn:<3} {words}  {self.slept()}"
             self.tell(f"{asked}\n{got}", short)
             for user in sorted(self.server.unsent, key=lambda user: user.key):
@@ -460,8 +462,9 @@ def remarks(fields: list[Field]) -> Iterator[str]:
 def in_short(fields: list[Field]) -> str:
     """Return a frame's payload in a few words."""
     payload = unmasked(fields)
-    if fields[2].value == codec.CLOSE:
-        return f"  {close_words(payload)}"
+    if fields[2].value == codec.CLOSE and len(payload) > 1:
+        code = int.from_bytes(payload[:2], "big")
+        return f"  {code} {quoted(payload[2:WIDTH])}"
     return f"  {quoted(payload[:WIDTH])}" if payload else ""
 
 

@@ -499,7 +499,7 @@ class Menu(unittest.TestCase):
 
     def test_continue_with_the_trace(self):
         for level, first in (
-            ("short", "turn 2   got read #1 write - of 2  slept 0."),
+            ("short", "turn 2   got read #1 write - of 2 asked  slept 0."),
             ("full", "turn 2   asked  read L #1                write - "),
         ):
             with self.subTest(level), Lesson(level) as lesson:

@@ -223,17 +223,17 @@ FRAME #1 --> server  CLOSE [FIN] [MASKED]  33 bytes
 """
 
 SHORT = """
-turn 1   got read L write - of 1  slept 0.00 s
-turn 2   got read #1 write - of 2  slept 0.00 s
+turn 1   got read L write - of 1 asked  slept 0.00 s
+turn 2   got read #1 write - of 2 asked  slept 0.00 s
 HANDSHAKE #1 --> server  GET / HTTP/1.1
 HANDSHAKE server --> #1  HTTP/1.1 101 Switching Protocols
-turn 3   got read #1 write - of 2  slept 0.00 s
+turn 3   got read #1 write - of 2 asked  slept 0.00 s
 FRAME #1 --> server  TEXT [FIN] [MASKED]  11 bytes  "Hello"
 FRAME server --> #1  TEXT [FIN]  7 bytes  "Hello"
-turn 4   got read #1 write - of 2  slept 0.00 s
+turn 4   got read #1 write - of 2 asked  slept 0.00 s
 FRAME #1 --> server  TEXT [FIN]  7 bytes  "Hello"
 RFC 6455 s5.1: a client must mask. Closing #1 with 1002.
-FRAME server --> #1  CLOSE [FIN]  28 bytes  close code 1002 PROTOCOL_ERROR,...
+FRAME server --> #1  CLOSE [FIN]  28 bytes  1002 "s5.1: a client must mask"
 """
 
 
