@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import os
 import re
@@ -47,6 +48,7 @@ def modules():
             yield relative.parts[0].replace(".py", ""), path
 
 
+@functools.lru_cache(maxsize=None)
 def parse(path):
     return ast.parse(path.read_text("utf-8"), str(path))
 
