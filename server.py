@@ -283,7 +283,7 @@ class Server:
                 continue  # it was reset while it waited to get in
             except OSError as error:
                 # Most likely the process has no descriptor left.
-                self.diary(f"cannot accept: {error.strerror}")
+                self.log(f"cannot accept: {error.strerror}")
                 self.accept_again = self.now + PATIENCE
                 return
             self.add(sock, address)
@@ -560,8 +560,15 @@ class Server:
             self.bug(user, error)  # It was raised too late, by a hook.
         elif not user.closing:
             answer = handshake.refusal(error, user.request)
-            self.diary(f"#{user.key} refused: {error}")
+            self.log(f"#{user.key} refused: {error}")
             self.finish(user, answer)
+
+    def log(self, text: str) -> None:
+        """Write a line of the diary; a bug in that ends nothing."""
+        try:
+            self.diary(text)
+        except Exception as error:
+            print_traceback(error)
 
     def bug(self, user: User, error: Exception) -> None:
         """A hook raised: tell the programmer all, the user little."""

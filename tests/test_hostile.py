@@ -49,6 +49,7 @@ from tests.support import (
     Process,
     count_descriptors,
     reset,
+    serving,
     wait_until,
 )
 
@@ -682,6 +683,20 @@ class Hooks(unittest.TestCase):
         with Peer(running.port, open=False) as victim:
             victim.write(request())
             self.assertIn(status(victim.read_to_end()), (403, 500, 799))
+
+    def test_a_diary_that_raises(self):
+        class Mute(server.Server):
+            def diary(self, text):
+                raise ValueError(text)
+
+        errors = io.StringIO()
+        with contextlib.redirect_stderr(errors), serving(Mute(port=0)) as mute:
+            with Peer(mute.port) as peer:
+                mute.places = 1  # so the next one is refused, at once
+                with Peer(mute.port, open=False) as victim:
+                    self.assertEqual(status(victim.read_to_end()), 503)
+                talk([peer], "still here")
+        self.assertIn("ValueError: #2 refused: 503", errors.getvalue())
 
     def test_on_error_that_raises_too(self):
         def on_error(user, error):
