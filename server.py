@@ -73,7 +73,7 @@ class User:
     """
 
     __slots__ = (
-        "key", "socket", "address", "name", "request",
+        "key", "socket", "fileno", "address", "name", "request",
         "handshaken", "closing", "head", "decoder", "outbox", "waiting",
         "heard", "pinged", "deadline", "code", "reason",
     )  # fmt: skip
@@ -88,6 +88,8 @@ class User:
     ) -> None:
         self.key = key  # a counter, to be read aloud as "#3"
         self.socket = sock
+        # select() takes whatever has a fileno(): ask it for users, get users.
+        self.fileno = sock.fileno
         self.address = address
         self.name = ""
         self.request: Request | None = None
@@ -132,7 +134,6 @@ class Server:
         self.observer: Any = None  # set by lessons only
         self.users: dict[int, User] = {}  # all who are connected
         self.open: dict[int, User] = {}  # handshaken and not closing
-        self.by_socket: dict[socket.socket, User] = {}
         self.unsent: set[User] = set()  # whose outbox is not empty
         self.lost: dict[User, OSError] = {}  # to be dropped in this turn
         self.block: list[bytes] = []  # what is being said to all
@@ -228,10 +229,10 @@ class Server:
     def turn(self) -> None:
         """Ask the kernel who is ready, and serve each of them once."""
         # 1. Ask: whom to read from, and for whom is something waiting?
-        ask_read = list(self.by_socket)
+        ask_read: list[Any] = list(self.users.values())
         if self.listener and self.may_accept():
             ask_read.append(self.listener)
-        ask_write = [user.socket for user in self.unsent]
+        ask_write = list(self.unsent)
 
         # 2. Wait: here, and nowhere else, the server sleeps.
         readable, writable = wait(ask_read, ask_write, PATIENCE)
@@ -245,9 +246,9 @@ class Server:
             self.accept()
 
         # 4. Read once from each readable user.
-        for sock in readable:
-            if sock in self.by_socket:
-                self.read(self.by_socket[sock])
+        for user in readable:
+            if user.key in self.users:
+                self.read(user)
 
         # 5. Write what this turn produced, and what waited for room.
         self.share()
@@ -303,7 +304,6 @@ class Server:
         self.last_key += 1
         user = User(self.last_key, sock, address, self.max_message, self.now)
         self.users[user.key] = user
-        self.by_socket[sock] = user
         if self.observer:
             self.notify("connected", user)
         if len(self.users) > self.places:
@@ -391,11 +391,10 @@ class Server:
                 self.notify("queued", user, block)
             self.put(user, block)
 
-    def write_all(self, full: set[socket.socket]) -> None:
-        """Send what waits, but not to the sockets in full: no room there."""
-        for user in list(self.unsent):
-            if user.socket not in full:
-                self.write(user)
+    def write_all(self, full: set[User]) -> None:
+        """Send what waits, but not to those in full: no room there."""
+        for user in self.unsent - full:
+            self.write(user)
 
     def share(self) -> None:
         """Give everyone, as one block, what was said to all till now."""
@@ -592,7 +591,6 @@ class Server:
         if self.users.pop(user.key, None) is None:
             return
         self.open.pop(user.key, None)
-        del self.by_socket[user.socket]
         self.unsent.discard(user)
         self.lost.pop(user, None)
         user.outbox.clear()
@@ -633,9 +631,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def wait(
-    ask_read: list[socket.socket], ask_write: list[socket.socket], most: float
-) -> tuple[list[socket.socket], list[socket.socket]]:
-    """Sleep until a socket is ready, at most so many seconds."""
+    ask_read: list[Any], ask_write: list[User], most: float
+) -> tuple[list[Any], list[User]]:
+    """Sleep until somebody is ready, at most so many seconds."""
     if not ask_read and not ask_write:
         time.sleep(most)  # Windows' select() refuses three empty lists.
         return [], []

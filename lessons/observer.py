@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any, Collection, List, Union
 
-Sockets = List[socket.socket]
 Block = Union[bytes, memoryview]
 User = Any  # the server's User; lessons do not import the server
+Users = List[Any]  # and, with those to read from, the listening socket
 
 
 class Observer:
@@ -21,10 +20,10 @@ class Observer:
 
     def woke(
         self,
-        ask_read: Sockets,
-        ask_write: Sockets,
-        readable: Sockets,
-        writable: Sockets,
+        ask_read: Users,
+        ask_write: Users,
+        readable: Users,
+        writable: Users,
     ) -> None:
         """select() was asked for the first two and returned the others."""
 

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any, Callable, Iterator
 
-from lessons.observer import Sockets, User
+from lessons.observer import User, Users
 from lessons.trace import Trace, ascii_only, cut, many, note
 
 PREDICT = "PREDICT which will select() give back? ids, or Enter: "
@@ -46,10 +46,10 @@ class Stepper(Trace):
 
     def woke(
         self,
-        ask_read: Sockets,
-        ask_write: Sockets,
-        readable: Sockets,
-        writable: Sockets,
+        ask_read: Users,
+        ask_write: Users,
+        readable: Users,
+        writable: Users,
     ) -> None:
         """Step through a turn; when nothing came, the server still sleeps."""
         came = set(self.names([*readable, *writable]))
@@ -101,27 +101,25 @@ class Stepper(Trace):
             self.right += is_right
             self.show("YES" if is_right else "NO")
 
-    def explain(self, readable: Sockets, writable: Sockets) -> None:
+    def explain(self, readable: Users, writable: Users) -> None:
         """Show why each of these came back."""
-        for sock in readable:
-            user = self.server.by_socket.get(sock)
-            if user:
-                self.tell_why(f"#{user.key} read", self.peek(user))
-            else:
+        for user in readable:
+            if user is self.server.listener:
                 self.tell_why("L read", "a newcomer knocks")
-        for sock in writable:
-            user = self.server.by_socket[sock]
+            else:
+                self.tell_why(f"#{user.key} read", self.peek(user))
+        for user in writable:
             size = many(user.waiting, "byte")
             room = f"room in the kernel's buffer; {size} waiting in its outbox"
             self.tell_why(f"#{user.key} write", room)
 
-    def explain_missing(self, name: str, ask_write: Sockets) -> None:
+    def explain_missing(self, name: str, ask_write: Users) -> None:
         """Show why this one did not come back."""
         if name == "L":
             self.tell_why(name, "nobody had knocked yet")
             return
         user = self.server.users[int(name[1:])]
-        is_full = user.socket in ask_write
+        is_full = user in ask_write
         why = "the kernel's buffer is full" if is_full else NOT_ASKED
         self.tell_why(name, f"nothing had come from it yet, and {why}")
 

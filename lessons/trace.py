@@ -19,7 +19,7 @@ from typing import Any, Callable, Collection, Iterator
 import codec
 import handshake
 from codec import CloseCode, Field, ProtocolError
-from lessons.observer import Block, Observer, Sockets, User
+from lessons.observer import Block, Observer, User, Users
 
 WIDTH = 78  # columns; a terminal in a projector's font has 80
 ROW = 8  # payload bytes in one line, so that words have room beside them
@@ -65,10 +65,10 @@ class Trace(Observer):
 
     def woke(
         self,
-        ask_read: Sockets,
-        ask_write: Sockets,
-        readable: Sockets,
-        writable: Sockets,
+        ask_read: Users,
+        ask_write: Users,
+        readable: Users,
+        writable: Users,
     ) -> None:
         """Show a turn; when nothing came, the server is still asleep."""
         self.is_silent = not readable and not writable
@@ -85,12 +85,12 @@ class Trace(Observer):
                 size = many(user.waiting, "byte")
                 self.tell(f"         outbox of #{user.key}: {size}")
 
-    def asked_line(self, read: Sockets, write: Sockets) -> str:
+    def asked_line(self, read: Users, write: Users) -> str:
         """Return the line of what select() was asked for."""
         columns = self.columns("asked", read, write)
         return cut(f"turn {self.turn:<3} {columns} {self.slept()}")
 
-    def got_line(self, read: Sockets, write: Sockets) -> str:
+    def got_line(self, read: Users, write: Users) -> str:
         """Return the line of what it gave back."""
         return f"{'':9}{self.columns('got', read, write)}".rstrip()
 
@@ -98,18 +98,16 @@ class Trace(Observer):
         """Return how long select() has waited."""
         return f"slept {time.monotonic() - self.awake:.2f} s"
 
-    def columns(self, word: str, read: Sockets, write: Sockets) -> str:
-        """Return two lists of sockets side by side."""
+    def columns(self, word: str, read: Users, write: Users) -> str:
+        """Return those to read from and those to write to, side by side."""
         reads, writes = fit(self.names(read), 19), fit(self.names(write), 13)
         return f"{word:<6} read {reads:<19} write {writes:<13}"
 
-    def names(self, sockets: Sockets) -> list[str]:
-        """Return what sockets are called: #3, and L for the listening one."""
-        by_socket = self.server.by_socket
-        keys = sorted(by_socket[s].key for s in sockets if s in by_socket)
-        names = [f"#{key}" for key in keys]
-        # What belongs to no user is the listening socket.
-        return names if len(keys) == len(sockets) else ["L", *names]
+    def names(self, users: Users) -> list[str]:
+        """Return what they are called: #3, and L for the listening socket."""
+        listener = self.server.listener
+        keys = sorted(user.key for user in users if user is not listener)
+        return ["L"] * (listener in users) + [f"#{key}" for key in keys]
 
     # ---- users come and go ------------------------------------------------
 

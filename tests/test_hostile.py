@@ -808,9 +808,10 @@ class Windows(unittest.TestCase):
             asked.append(timeout)
             if not any(lists):
                 raise OSError(errno.EINVAL, "three empty lists")
-            for sock in itertools.chain(*lists):
-                if not isinstance(sock, socket.socket):
-                    raise OSError(errno.EINVAL, f"not a socket: {sock}")
+            # Windows asks each for its fileno(), and that must be a socket's.
+            for each in itertools.chain(*lists):
+                if not isinstance(each.fileno.__self__, socket.socket):
+                    raise OSError(errno.EINVAL, f"not a socket: {each}")
             return select.select(*lists_and_timeout)
 
         fake = mock.Mock(select=select_like_windows)

@@ -83,7 +83,7 @@ class Lesson:
         return text
 
     def wait_for(self, ready):
-        asked = [*self.server.by_socket]
+        asked = [*self.server.users.values()]
         if self.server.listener:
             asked.append(self.server.listener)
         wait_until(lambda: len(select.select(asked, [], [], 0)[0]) >= ready)
@@ -377,7 +377,7 @@ class Why(unittest.TestCase):
         sock.sendall(HELLO)
         self.lesson.wait_for(1)
         # As if there was room: it is all one who says so.
-        ask = [self.lesson.server.listener, user.socket]
+        ask = [self.lesson.server.listener, user]
         typed = ["1", ""]
         with mock.patch("builtins.input", lambda prompt: typed.pop(0)):
             self.lesson.stepper.woke(ask, ask[1:], ask[1:], ask[1:])
@@ -557,7 +557,7 @@ class Asking(unittest.TestCase):
 
         with Lesson("full") as lesson:
             sock = lesson.join()
-            ask = [lesson.user(1).socket]
+            ask = [lesson.user(1)]
             before = self.deadlines(lesson)
             lesson.think = think
             lesson.answers += "1", ""
@@ -616,7 +616,7 @@ class Asking(unittest.TestCase):
                 user.outbox.extend([b"x"] * 999)
                 user.waiting = 9999999
                 user.decoder.missing = 1048576
-                ask = [user.socket, lesson.server.listener]
+                ask = [user, lesson.server.listener]
                 lesson.answers += "", "u", "b", "", "99", "1", ""
                 with mock.patch("builtins.input", lesson.input):
                     lesson.stepper.woke(ask, ask[:1], ask, ask[:1])

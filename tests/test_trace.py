@@ -98,8 +98,10 @@ class Watched:
         return self
 
     def __exit__(self, *_):
-        for sock in [*self.sockets, *self.server.by_socket]:
+        for sock in self.sockets:
             sock.close()
+        for user in self.server.users.values():
+            user.socket.close()
         if self.server.listener:
             self.server.listener.close()
 
