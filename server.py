@@ -27,7 +27,6 @@ import textwrap
 import time
 from collections import deque
 from itertools import islice
-from pathlib import Path
 from typing import (
     Any,
     Callable,
@@ -45,7 +44,7 @@ from handshake import HandshakeError, Request
 
 Block = Union[bytes, memoryview]
 
-PAGE = Path(__file__).with_name("client.html")
+PAGE = os.path.join(os.path.dirname(__file__), "client.html")
 
 RECV_SIZE = 64 * 1024  # bytes; one read per user and turn, so all get theirs
 MAX_RECV_SIZE = 1024 * 1024  # Python sets so much aside before each read
@@ -706,7 +705,8 @@ def page(request: Request) -> bytes:
     if request.path != "/":
         raise HandshakeError(404, "There is only the page at /.")
     try:
-        html = PAGE.read_bytes()
+        with open(PAGE, "rb") as file:
+            html = file.read()
     except OSError as error:
         raise HandshakeError(503, f"client.html: {error.strerror}.") from None
     head = handshake.http_head(200, "text/html", len(html))
