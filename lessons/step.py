@@ -225,7 +225,7 @@ class Stepper(Trace):
             self.server.socket_failed(*self.failed.popitem())
 
 
-HOW_TO_ANSWER = "type ids such as 3 or L, or only Enter."
+HOW_TO_ANSWER = "type ids that were, or only Enter."
 NOT_ASKED = "its outbox is empty"  # so nobody asked whether there is room
 USERS = "  user   name                  address                    \
 handshaken  closing"

@@ -243,7 +243,7 @@ class Verdict(unittest.TestCase):
                 sock.sendall(HELLO)
                 shown = (
                     f"{shown} was not asked for: "
-                    "type ids such as 3 or L, or only Enter."
+                    "type ids that were, or only Enter."
                 )
                 lines = self.lesson.turn(answer, answer, "1", "").split("\n")
                 self.assertEqual([lines[2], lines[4]], [shown, shown])
@@ -805,7 +805,7 @@ Enter go on | c continue | u users | b buffers | q quit > \
 12:00:00  #1 joined from 127.0.0.1
 turn 3   asked  read L #1                write -             slept 0.00 s
 PREDICT which will select() give back? ids, or Enter: who?
-WHO? was not asked for: type ids such as 3 or L, or only Enter.
+WHO? was not asked for: type ids that were, or only Enter.
 PREDICT which will select() give back? ids, or Enter: #1, L
          got    read #1                  write -
 NO
