@@ -453,7 +453,7 @@ def explain_frame(data: bytes, at: int = 0) -> list[Field]:
         raw = head[end : end + 4]
         if len(raw) < 4:
             return fields
-        key, meaning = int.from_bytes(raw, "big"), "masking key, 4 random bytes"
+        key, meaning = int.from_bytes(raw, "big"), "masking key, 4 bytes"
         fields.append(Field(end, raw, 0, "masking key", key, meaning))
         end += 4
     raw = data[at + end : at + end + length]
@@ -488,8 +488,8 @@ def explain_first_bytes(head: bytes) -> list[Field]:
 
 
 MASK_MEANINGS = {
-    MASK: "masked: a client must",
-    0: "not masked: a server must not",
+    MASK: "masked: only a client may",
+    0: "not masked: only a server may",
 }
 LENGTH_MEANINGS = {
     LENGTH_16: "it is in the next 2 bytes",

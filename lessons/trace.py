@@ -82,8 +82,7 @@ class Trace(Observer):
             short = f"turn {self.turn:<3} {words}  {self.slept()}"
             self.tell(f"{asked}\n{got}", short)
             for user in sorted(self.server.unsent, key=lambda user: user.key):
-                size = many(user.waiting, "byte")
-                self.tell(f"         outbox of #{user.key}: {size}")
+                self.tell_outbox(user, user.waiting)
 
     def asked_line(self, read: Users, write: Users) -> str:
         """Return the line of what select() was asked for."""
@@ -198,6 +197,13 @@ class Trace(Observer):
             size = many(len(block), "byte")
             self.tell(f"  broadcast -> {size} queued for {to}")
             self.show_block(bytes(block), f"server --> {to}")
+            for user in users:
+                if user in self.slow:  # It goes behind what waits already.
+                    self.tell_outbox(user, user.waiting + len(block))
+
+    def tell_outbox(self, user: User, size: int) -> None:
+        """Show how much waits for a user who does not read."""
+        self.tell(f"         outbox of #{user.key}: {many(size, 'byte')}")
 
     def show_block(self, block: bytes, way: str) -> None:
         """Show the frames in a block; a large one may come in two blocks."""

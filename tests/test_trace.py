@@ -135,9 +135,9 @@ FRAME #1 --> server  TEXT [FIN] [MASKED]  11 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  85             1... ....  MASK   1  masked: a client must
+  0001  85             1... ....  MASK   1  masked: only a client may
                        .000 0101  length 5  payload bytes
-  0002  37 fa 21 3d               masking key, 4 random bytes
+  0002  37 fa 21 3d               masking key, 4 bytes
   0006  7f 9f 4d 51 58            payload as it travelled
    XOR  37 fa 21 3d 37            key, repeated
      =  48 65 6c 6c 6f            "Hello"
@@ -149,7 +149,7 @@ FRAME server --> #1  TEXT [FIN]  7 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  05             0... ....  MASK   0  not masked: a server must not
+  0001  05             0... ....  MASK   0  not masked: only a server may
                        .000 0101  length 5  payload bytes
   0002  48 65 6c 6c 6f            "Hello"
 """
@@ -159,10 +159,10 @@ FRAME #1 --> server  BINARY [FIN] [MASKED]  306 bytes
   0000  82             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0010  opcode 2  BINARY
-  0001  fe             1... ....  MASK   1  masked: a client must
+  0001  fe             1... ....  MASK   1  masked: only a client may
                        .111 1110  length 126 it is in the next 2 bytes
   0002  01 2a                     length 298, in 16 bits
-  0004  37 fa 21 3d               masking key, 4 random bytes
+  0004  37 fa 21 3d               masking key, 4 bytes
   0008  37 fb 23 3e 33 ff 27 3a   payload as it travelled
    XOR  37 fa 21 3d 37 fa 21 3d   key, repeated
      =  00 01 02 03 04 05 06 07   "........"
@@ -183,7 +183,7 @@ FRAME #1 --> server  TEXT [FIN]  7 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  05             0... ....  MASK   0  not masked: a server must not
+  0001  05             0... ....  MASK   0  not masked: only a server may
                        .000 0101  length 5  payload bytes
   0002  48 65 6c 6c 6f            "Hello"
 RFC 6455 s5.1: a client must mask. Closing #1 with 1002.
@@ -195,7 +195,7 @@ FRAME #1 --> server  opcode 0x3 [FIN] [RSV] [MASKED]
   0000  c3             1... ....  FIN    1  last (or only) piece
                        .100 ....  RSV    4  reserved, but set
                        .... 0011  opcode 3  reserved
-  0001  80             1... ....  MASK   1  masked: a client must
+  0001  80             1... ....  MASK   1  masked: only a client may
                        .000 0000  length 0  payload bytes
 RFC 6455 s5.2: a reserved bit is set, no extension is in use. Closing #1 with
   1002.
@@ -206,9 +206,9 @@ FRAME #1 --> server  CLOSE [FIN] [MASKED]  33 bytes
   0000  88             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 1000  opcode 8  CLOSE
-  0001  9b             1... ....  MASK   1  masked: a client must
+  0001  9b             1... ....  MASK   1  masked: only a client may
                        .001 1011  length 27 payload bytes
-  0002  00 00 00 00               masking key, 4 random bytes
+  0002  00 00 00 00               masking key, 4 bytes
   0006  03 ea 4d 61 73 6b 65 64   payload as it travelled
    XOR  00 00 00 00 00 00 00 00   key, repeated
      =  03 ea 4d 61 73 6b 65 64   "..Masked"
@@ -637,6 +637,11 @@ class SlowReader(unittest.TestCase):
             shown = watched.text()
             self.assertIn("the kernel's buffer is full", shown)
             self.assertNotIn("its outbox is empty again", shown)
+            waited = user.waiting
+            watched.server.broadcast(bytes(996))
+            watched.server.turn()
+            line = f"\n         outbox of #1: {waited + 1000} bytes"
+            self.assertTrue(watched.text().endswith(line))
             sock.setblocking(False)
             while user.waiting:
                 with contextlib.suppress(BlockingIOError):
