@@ -74,7 +74,7 @@ class User:
     __slots__ = (
         "key", "socket", "fileno", "address", "name", "request",
         "handshaken", "closing", "head", "decoder", "outbox", "waiting",
-        "heard", "pinged", "deadline", "code", "reason",
+        "pinged", "deadline", "code", "reason",
     )  # fmt: skip
 
     def __init__(
@@ -98,9 +98,9 @@ class User:
         self.decoder = codec.Decoder(True, max_message)
         self.outbox: deque[Block] = deque()  # what the kernel did not take
         self.waiting = 0  # bytes in the outbox
-        self.heard = now  # seconds, time.monotonic()
-        self.pinged = False
-        self.deadline = now + HANDSHAKE_SECONDS
+        self.pinged = False  # and nothing has come since
+        # What it is for depends on the state, see check_deadlines().
+        self.deadline = now + HANDSHAKE_SECONDS  # time.monotonic()
         self.code: int = CloseCode.ABNORMAL  # of the first Close frame
         self.reason = ""
 
@@ -324,8 +324,6 @@ class Server:
         if not data:
             self.drop(user, "hung up")
             return
-        user.heard = self.now
-        user.pinged = False
         if user.closing:
             return  # Read all the same: unread bytes turn close() into RST.
         step = self.read_messages if user.handshaken else self.read_handshake
@@ -363,13 +361,16 @@ class Server:
             return
         self.queue(user, handshake.switching_protocols(request))
         user.handshaken = True  # Not before: the 101 is still HTTP.
+        user.deadline = self.now + self.ping_interval
         self.open[user.key] = user
         self.on_open(user)
-        if rest:
+        if rest and not user.closing:
             self.read_messages(user, rest)
 
     def read_messages(self, user: User, data: bytes) -> None:
         """Decode; hand over each message, answer pings and the Close."""
+        user.pinged = False
+        user.deadline = self.now + self.ping_interval
         for opcode, message in user.decoder.feed(data):
             if user.closing:
                 return
@@ -486,17 +487,15 @@ class Server:
         """Part, about twice a second, with those who are too late."""
         self.next_check = self.now + PATIENCE
         for user in list(self.users.values()):
-            late = self.now >= user.deadline
+            if self.now < user.deadline:
+                continue
             if user.closing:
-                if late:
-                    self.drop(user, "did not hang up")
+                self.drop(user, "did not hang up")
             elif not user.handshaken:
-                if late:
-                    self.give_up(user)
+                self.give_up(user)
             elif user.pinged:
-                if late:
-                    self.drop(user, "did not answer a ping")
-            elif self.now - user.heard >= self.ping_interval:
+                self.drop(user, "did not answer a ping")
+            else:
                 user.pinged = True
                 user.deadline = self.now + self.ping_interval
                 self.queue(user, codec.encode_frame(codec.PING, b""))

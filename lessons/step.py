@@ -217,7 +217,6 @@ class Stepper(Trace):
         """Move all deadlines: the time of thinking does not count."""
         for user in self.server.users.values():
             user.deadline += seconds
-            user.heard += seconds
 
     def drop_failed(self) -> None:
         """Do for the failed what the server's own read would have done."""

@@ -583,7 +583,7 @@ class Golden(unittest.TestCase):
             watched.server.turn()
             self.assertEqual(watched.text(), "")
             for user in watched.server.users.values():
-                user.heard -= 60  # silent for a minute
+                user.deadline -= 60  # silent for a minute
             watched.server.next_check = 0
             watched.server.turn()
             shown = re.findall("^[a-zA-Z].*", watched.text(), re.M)
