@@ -251,14 +251,14 @@ class Server:
 
         # 5. Write what this turn produced, and what waited for room.
         self.share()
-        if self.unsent:
-            self.write_all(set(ask_write).difference(writable))
-        if self.lost:
-            self.drop_lost()
+        self.write_all(set(ask_write).difference(writable))
 
         # 6. Deadlines.
-        if self.now >= self.next_check or self.stopping:
+        if self.now >= self.next_check:
             self.check_deadlines()
+        if self.stopping:
+            self.say_goodbye()
+        self.share()  # That somebody has left was said just now.
 
     def may_accept(self) -> bool:
         """Tell whether a newcomer could be watched, if only to refuse him.
@@ -392,9 +392,14 @@ class Server:
             self.put(user, block)
 
     def write_all(self, full: set[User]) -> None:
-        """Send what waits, but not to those in full: no room there."""
+        """Send what waits, but not to those in full: no room there.
+
+        Then drop those whom something could not be sent to.
+        """
         for user in self.unsent - full:
             self.write(user)
+        while self.lost:
+            self.socket_failed(*self.lost.popitem())
 
     def share(self) -> None:
         """Give everyone, as one block, what was said to all till now."""
@@ -476,13 +481,6 @@ class Server:
         if self.observer:
             self.notify("wrote", user, waited - user.waiting)
 
-    def drop_lost(self) -> None:
-        """Drop those whom something could not be sent to."""
-        while self.lost:
-            user, error = self.lost.popitem()
-            self.socket_failed(user, error)
-        self.share()  # That they have left was said just now.
-
     def check_deadlines(self) -> None:
         """Part, about twice a second, with those who are too late."""
         self.next_check = self.now + PATIENCE
@@ -499,9 +497,6 @@ class Server:
                 user.pinged = True
                 user.deadline = self.now + self.ping_interval
                 self.queue(user, codec.encode_frame(codec.PING, b""))
-        if self.stopping:
-            self.say_goodbye()
-        self.share()  # That the dropped have left was said just now.
 
     def give_up(self, user: User) -> None:
         """End a handshake that took too long."""
