@@ -748,14 +748,14 @@ class ChatRoom(Server):
         self.diary(f"{who} left: {code} {reason}".rstrip())
         if user.name:
             removed = {"type": "rmove", "nrong": str(user.key), "code": False}
-            self.broadcast(to_json(removed, "all"))
+            self.broadcast(to_json(removed))
 
     def name(self, user: User, name: str) -> None:
         """Give a user a name and make him and the others acquainted."""
         is_newcomer = not user.name
         code = str(user.key)
         user.name = clean_name(name) or f"user {code}"
-        added = to_json({"type": "add", "name": user.name, "code": code}, "all")
+        added = to_json({"type": "add", "name": user.name, "code": code})
         if not is_newcomer:
             # A new name for someone known. One frame for all, as thousands
             # of these in one read would be dear otherwise.
@@ -768,14 +768,14 @@ class ChatRoom(Server):
                 named.append({"code": str(other.key), "name": other.name})
             if other is not user:
                 self.send(other, added)
-        madd = {"type": "madd", "name": user.name, "code": code}
-        self.send(user, to_json(madd, "all", named))
+        madd = {"type": "madd", "name": user.name, "code": code, "users": named}
+        self.send(user, to_json(madd))
 
     def say(self, user: User, text: str, to: str) -> None:
         """Pass on what one user says to all, or to one other."""
         words = {"nrong": text, "code": str(user.key)}
         if to == "all":
-            self.broadcast(to_json(words, "all"))
+            self.broadcast(to_json(words))
             return
         other = self.open.get(int(to)) if CODE.fullmatch(to) else None
         if not other:
@@ -828,14 +828,10 @@ def parse_form(message: str) -> dict[str, str]:
     return form
 
 
-def to_json(
-    fields: dict[str, Any], to: str, users: list[Any] | None = None
-) -> str:
+def to_json(fields: dict[str, Any], to: str = "all") -> str:
     """Return a message of the room: its fields, to whom, and the time."""
-    fields = {**fields, "code1": to, "time": time.strftime("%m-%d %H:%M:%S")}
-    if users is not None:
-        fields["users"] = users
-    return json.dumps(fields, ensure_ascii=False)
+    now = time.strftime("%m-%d %H:%M:%S")
+    return json.dumps({**fields, "code1": to, "time": now}, ensure_ascii=False)
 
 
 def clean_name(name: str) -> str:
