@@ -841,11 +841,10 @@ def clean_name(name: str) -> str:
 
 def printable(text: str) -> str:
     """Return text in printable ASCII, all else escaped, on one line."""
-    text = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-    return text.encode("ascii", "backslashreplace").decode()
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-CONTROL = re.compile("[\x00-\x1f\x7f]")
+UNPRINTABLE = re.compile("[^ -~]")
 
 
 # ---- the command line -------------------------------------------------------
