@@ -592,9 +592,9 @@ class Server:
         if self.observer:
             self.notify("left", user, why)
         if user.handshaken:
-            known = user.code != CloseCode.ABNORMAL
-            reason = user.reason if known else why
-            self.guard(user, self.on_close, user, user.code, reason)
+            if user.code == CloseCode.ABNORMAL:
+                user.reason = why
+            self.guard(user, self.on_close, user, user.code, user.reason)
 
 
 # ---- sockets ----------------------------------------------------------------
