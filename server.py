@@ -283,7 +283,7 @@ class Server:
                 continue  # it was reset while it waited to get in
             except OSError as error:
                 # Most likely the process has no descriptor left.
-                self.log(f"cannot accept: {error.strerror}")
+                self.attempt(self.diary, f"cannot accept: {error.strerror}")
                 self.accept_again = self.now + PATIENCE
                 return
             self.add(sock, address)
@@ -552,23 +552,20 @@ class Server:
             self.bug(user, error)  # It was raised too late, by a hook.
         elif not user.closing:
             answer = handshake.refusal(error, user.request)
-            self.log(f"#{user.key} refused: {error}")
+            self.attempt(self.diary, f"#{user.key} refused: {error}")
             self.finish(user, answer)
 
-    def log(self, text: str) -> None:
-        """Write a line of the diary; a bug in that ends nothing."""
+    def attempt(self, hook: Callable[..., None], *arguments: Any) -> None:
+        """Call a hook of which a bug is printed, and ends nothing."""
         try:
-            self.diary(text)
+            hook(*arguments)
         except Exception as error:
             print_traceback(error)
 
     def bug(self, user: User, error: Exception) -> None:
         """A hook raised: tell the programmer all, the user little."""
         print_traceback(error)
-        try:
-            self.on_error(user, error)
-        except Exception as another:
-            print_traceback(another)
+        self.attempt(self.on_error, user, error)
         if user.handshaken:
             self.close(user, CloseCode.INTERNAL_ERROR, "a bug in the server")
         else:
