@@ -119,7 +119,7 @@ class Client:
         self.max_message = max_message
         self.ssl_context = ssl_context
         self.state = State.NEW
-        self.reconnect_at: float | None = None
+        self.reconnect_at = math.inf
         self.attempts = 0  # since the last success, for reconnect()
         self.reset()
         self.request()  # A wrong header shall be told here and now.
@@ -170,7 +170,7 @@ class Client:
             raise ValueError("close the old connection first")
         self.reset()
         self.state = State.CONNECTING
-        self.reconnect_at = None
+        self.reconnect_at = math.inf
         self.deadline = time.monotonic() + self.timeout
         try:
             self.socket = dial(self.address, self.deadline, self.ssl_context)
@@ -203,7 +203,7 @@ class Client:
         reason: at most 123 bytes. ValueError: not to be sent, see codec.
         """
         frame = codec.encode_close(code, reason, self.random_bytes(4))
-        self.reconnect_at = None
+        self.reconnect_at = math.inf
         if self.state is State.OPEN:
             self.queue(frame)
             self.code, self.reason = code, reason
@@ -235,7 +235,7 @@ class Client:
     def is_active(self) -> bool:
         """Tell whether there is, or will be, anything to wait for."""
         idle = self.state in (State.NEW, State.GONE)
-        return not idle or self.reconnect_at is not None
+        return not idle or self.reconnect_at < math.inf
 
     def ask_read(self) -> list[socket.socket]:
         """Return the sockets to read from."""
@@ -254,10 +254,11 @@ class Client:
         """Return how many seconds select() may sleep."""
         if has_pending(self.socket):
             return 0.0
-        due = self.deadline
-        if self.reconnect_at is not None and self.state is State.GONE:
-            due = self.reconnect_at
-        return max(0.0, due - time.monotonic())
+        return max(0.0, self.due() - time.monotonic())
+
+    def due(self) -> float:
+        """Return when there is something to do, even if nothing comes."""
+        return self.reconnect_at if self.state is State.GONE else self.deadline
 
     def serve(self, ready: set[socket.socket]) -> None:
         """Read once, write what there is, and look at the clock."""
@@ -404,12 +405,10 @@ class Client:
 
     def check_deadline(self) -> None:
         """Do what the time has come for."""
-        now = time.monotonic()
+        if time.monotonic() < self.due():
+            return
         if self.state is State.GONE:
-            if self.reconnect_at is not None and now >= self.reconnect_at:
-                self.connect()
-        elif now < self.deadline:
-            pass
+            self.connect()
         elif self.state is State.OPEN:
             self.ping_again()
         elif self.state is State.CONNECTING:
