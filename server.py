@@ -865,8 +865,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, file=sys.stderr)
         return 2
 
+    if options.trace or options.step or options.small_buffers or options.fault:
+        import lessons  # not needed otherwise, so not even loaded
+
+        lessons.begin(room, options, show)
+    serve(room)
+    return 0
+
+
+def serve(server: Server) -> None:
+    """Say where it listens, and run it until Ctrl-C or SIGTERM.
+
+    For programs of one's own, too: serve(Server(port=9000)).
+    """
+
     def stop(number: int, frame: Any) -> None:
-        room.stop()
+        server.stop()
         signal.signal(number, signal.SIG_DFL)  # the second one ends at once
 
     # A program's own print() must not fail on a console that is not UTF-8.
@@ -875,14 +889,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    if options.trace or options.step or options.small_buffers or options.fault:
-        import lessons  # not needed otherwise, so not even loaded
-
-        lessons.begin(room, options, show)
     # Last: whoever reads it may connect at once.
-    show("\n".join(invitation(room)))
-    room.run()
-    return 0
+    show("\n".join(invitation(server)))
+    server.run()
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -978,14 +987,14 @@ def explain(error: Exception, host: str, port: int) -> list[str]:
     ]
 
 
-def invitation(room: Server) -> list[str]:
+def invitation(server: Server) -> list[str]:
     """Return the first lines of the diary: what to type into a browser."""
-    host = f"[{room.host}]" if ":" in room.host else room.host
-    here = "127.0.0.1" if room.host in ("0.0.0.0", "::") else host
-    lines = [f"Open http://{here}:{room.port}/   (Ctrl-C closes the room)"]
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    here = "127.0.0.1" if server.host in ("0.0.0.0", "::") else host
+    lines = [f"Open http://{here}:{server.port}/   (Ctrl-C closes the room)"]
     if here != host:
         for other in lan_addresses():
-            lines.append(f"The class opens http://{other}:{room.port}/")
+            lines.append(f"The class opens http://{other}:{server.port}/")
     return lines
 
 

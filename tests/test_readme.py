@@ -144,7 +144,7 @@ class Commands(unittest.TestCase):
         listen = server.listen
         with mock.patch(
             "server.listen", lambda host, port: listen(host, 0)
-        ), mock.patch("server.Server.run") as serve, mock.patch(
+        ), mock.patch("server.serve") as serve, mock.patch(
             "client.Client.run"
         ) as talk:
             for program in programs:
