@@ -573,6 +573,9 @@ class Server:
 
     def socket_failed(self, user: User, error: OSError) -> None:
         """Drop a user whose connection broke, an everyday thing."""
+        if user.closing:
+            self.drop(user, "hung up")  # All was said; it did not wait.
+            return
         self.guard(user, self.on_error, user, error)
         self.drop(user, error.strerror or str(error))
 

@@ -570,6 +570,19 @@ class Resets(unittest.TestCase):
                 wait_for_users(running, 1)
                 talk([peer], "still here")
 
+    def test_who_does_not_wait_for_our_close_is_no_error(self):
+        # As browsers do when a page is reloaded.
+        with room(Held) as running, Peer(running.port) as peer:
+            victim = Peer(running.port)
+            victim.write(frame(TEXT, b"hold") + close_frame(1001, b"bye"))
+            running.held.wait(DEADLINE)
+            victim.reset()
+            running.go_on.set()
+            wait_for_users(running, 1)
+            self.assertEqual(running.errors, [])
+            self.assertIn("#2 left: 1001 bye", running.lines)
+            self.assertEqual(peer.receive(), "hold")
+
     def test_half_a_close_is_an_end(self):
         with room() as running, Peer(running.port) as peer:
             with Peer(running.port) as half:

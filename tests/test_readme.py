@@ -28,6 +28,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
 PROSE = re.sub(r"^```\w*\n.*?^```$", "", README, flags=re.M | re.S)
 CODE = re.findall(r"`([^`\n]+)`", PROSE)
+PURE = ("handshake", "codec")
 PYTHONS = ("python", "python3", "py")
 TITLES = (
     "What it is", "Start in 60 seconds", "The lesson: 5, 20 or 50 minutes",
@@ -179,7 +180,8 @@ def run(command, port):
 def functions():
     """Return the names of all functions and classes, by file."""
     found = {}
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("lessons/*.py")]:
+    top = [ROOT / f"{name}.py" for name in ("server", "client", *PURE)]
+    for path in [*top, *ROOT.glob("lessons/*.py")]:
         tree = ast.parse(path.read_text("utf-8"))
         kinds = (ast.FunctionDef, ast.ClassDef)
         nodes = (node for node in ast.walk(tree) if isinstance(node, kinds))

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import urllib.error
 import urllib.request
@@ -320,6 +321,15 @@ class Hooks(ServerCase):
             self.peer()
         self.assertEqual(caught.exception.status, 403)
 
+    def test_close_in_on_open_does_not_wait_for_a_ping(self):
+        self.server.on_open = lambda user: self.server.close(user)
+        hello = codec.encode_message("hello", MASKING_KEY)
+        with self.peer(rest=hello) as peer:  # in the same segment
+            peer.receive_close()
+            (user,) = self.server.users.values()
+            soon = server.CLOSING_SECONDS
+            self.assertLess(user.deadline - time.monotonic(), soon)
+
     def test_send_close_and_broadcast(self):
         def answer(user, message):
             if message == "me":
@@ -571,6 +581,24 @@ class CommandLine(unittest.TestCase):
             self.assertEqual(len(process.lines), 4, process.lines)
             for line, pattern in zip(process.lines[1:], expected):
                 self.assertRegex(line, pattern)
+
+    def test_a_program_of_ones_own_ends_by_ctrl_c(self):
+        program = """if True:
+            from server import Server, serve
+            room = Server(port=0)
+            room.on_close = lambda user, code, reason: print(code, reason)
+            serve(room)
+            print("\u738b bye")
+        """
+        ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        with Process(python=("-c", program), env=ascii_only) as process:
+            with Peer(process.port) as peer:
+                process.signal(signal.SIGINT)
+                self.assertEqual(peer.receive_close().code, 1001)
+            self.assertEqual(process.end(), 0)
+            self.assertEqual(process.errors, [])
+            words = ["1001 the room closes", "\\u738b bye"]
+            self.assertEqual(process.lines[1:], words)
 
     def test_only_short_lines_of_printable_ascii(self):
         with Process("0") as process:
