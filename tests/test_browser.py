@@ -76,6 +76,8 @@ OUTSIDE = """[...document.querySelectorAll('button, input, select')]
       && !element.closest('#people')
       && element.getBoundingClientRect().right > innerWidth)
     .map(element => element.id)"""
+NAMES_ARE_SEEN = """(list => list.clientHeight >=
+    list.firstElementChild.offsetHeight)(document.querySelector('#people'))"""
 SMALLEST_LETTERS = """Math.min(...[...document.querySelectorAll('body *')]
     .map(element => parseFloat(getComputedStyle(element).fontSize)))"""
 
@@ -508,6 +510,8 @@ class LooksTest(BrowserTest):
                     self.assertEqual(fits, [0, 0, 0])
                     outside = ana.run(OUTSIDE)
                     self.assertEqual(outside, [])
+                    if state == "Open":  # afterwards nobody is there
+                        self.assertTrue(ana.run(NAMES_ARE_SEEN))
                     self.click(ana, "disconnect")
                 bo.close()
 
