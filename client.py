@@ -63,7 +63,6 @@ class State(Enum):
 
     NEW = "never connected"
     CONNECTING = "TCP, TLS or the handshake is under way"
-    REFUSED = "the answer is not 101; its body says why"
     OPEN = "messages go both ways"
     CLOSING = "our Close went first; messages still come in"
     LEAVING = "both Closes are said; the server hangs up"
@@ -129,8 +128,7 @@ class Client:
         self.socket: socket.socket | None = None
         self.decoder = codec.Decoder(False, self.max_message)
         self.key = ""  # our Sec-WebSocket-Key
-        self.head = b""  # what has arrived of the response; then its body
-        self.response: Response | None = None
+        self.head = b""  # what has arrived of the response
         self.outbox: deque[Block] = deque()  # what the kernel did not take
         self.waiting = 0  # bytes in the outbox
         # TLS may have to write before it can read, and the other way round.
@@ -189,7 +187,7 @@ class Client:
 
         ValueError: not before on_open.
         """
-        if self.state in (State.NEW, State.CONNECTING, State.REFUSED):
+        if self.state in (State.NEW, State.CONNECTING):
             raise ValueError("the WebSocket is not open yet")
         # RFC 6455 s5.3: a new key for each frame, and nobody can guess it.
         frame = codec.encode_message(message, self.random_bytes(4))
@@ -209,7 +207,7 @@ class Client:
             self.code, self.reason = code, reason
             self.state = State.CLOSING
             self.deadline = time.monotonic() + self.timeout
-        elif self.state in (State.CONNECTING, State.REFUSED):
+        elif self.state is State.CONNECTING:
             self.gone("closed before it was open")
 
     def reconnect(self, seconds: float | None = None) -> None:
@@ -291,8 +289,6 @@ class Client:
         """Take in what was read, as the state demands."""
         if self.state is State.CONNECTING:
             self.read_response(data)
-        elif self.state is State.REFUSED:
-            self.read_refusal(data)
         elif self.state in (State.OPEN, State.CLOSING):
             self.read_messages(data)
         # LEAVING: read all the same; unread bytes turn close() into RST.
@@ -304,36 +300,32 @@ class Client:
             taken = handshake.take_response(self.head)
             if not taken:
                 return
-            self.response, rest = taken
-            if self.response.status != 101:
-                self.state = State.REFUSED
-                self.head = b""
-                self.read_refusal(rest)
+            response, rest = taken
+            if response.status != 101:
+                if is_enough(response, rest):
+                    self.refused(response, rest)
                 return
-            handshake.check_response(self.response, self.key, self.subprotocols)
+            handshake.check_response(response, self.key, self.subprotocols)
         except HandshakeError as error:
             self.fail(error, error.reason)
             return
-        self.opened(self.response)
+        self.opened(response)
         if rest:
             self.receive(rest)  # What came in the same segment as the 101.
 
-    def read_refusal(self, data: bytes) -> None:
-        """Collect the body of a refusal, at least its first line."""
-        assert self.response
-        self.head += data
-        length = self.response.headers.get("Content-Length", "")
-        most = min(int(length), MAX_BODY) if length.isdigit() else MAX_BODY
-        if first_line(self.response, self.head)[1] or len(self.head) >= most:
-            self.refused()
-
-    def refused(self) -> None:
+    def refused(self, response: Response, body: bytes) -> None:
         """Tell which status it was, and the first line of the body."""
-        assert self.response
-        status, reason = self.response.status, self.response.reason
-        line = first_line(self.response, self.head)[0]
-        words = ": ".join(part for part in (reason, line) if part)
-        self.fail(HandshakeError(status, words or "no WebSocket"))
+        line = first_line(response, body)[0]
+        words = ": ".join(part for part in (response.reason, line) if part)
+        self.fail(HandshakeError(response.status, words or "no WebSocket"))
+
+    def no_answer(self, error: Exception) -> None:
+        """Give up a handshake; a refusal without its end says more."""
+        taken = handshake.take_response(self.head)
+        if taken:
+            self.refused(*taken)
+        else:
+            self.fail(error)
 
     def opened(self, response: Response) -> None:
         """Begin the exchange of messages."""
@@ -412,10 +404,8 @@ class Client:
         elif self.state is State.OPEN:
             self.ping_again()
         elif self.state is State.CONNECTING:
-            reason = f"no answer to the handshake in {self.timeout:g} s"
-            self.fail(TimeoutError(reason))
-        elif self.state is State.REFUSED:
-            self.refused()
+            words = f"no answer to the handshake in {self.timeout:g} s"
+            self.no_answer(TimeoutError(words))
         else:
             self.gone("the server did not hang up")
 
@@ -446,9 +436,7 @@ class Client:
         """Handle the end of the stream, good or bad by the state."""
         if self.state is State.CONNECTING:
             words = "the server hung up during the handshake"
-            self.fail(ConnectionError(words))
-        elif self.state is State.REFUSED:
-            self.refused()
+            self.no_answer(ConnectionError(words))
         else:
             self.gone("the server hung up")
 
@@ -486,7 +474,7 @@ class Client:
             self.leave(CloseCode.INTERNAL_ERROR, f"a bug in {hook}")
             if hook != "on_error":
                 self.call("on_error", error)
-            if self.state in (State.CONNECTING, State.REFUSED):
+            if self.state is State.CONNECTING:
                 self.gone(f"a bug in {hook}")
 
     def request(self) -> bytes:
@@ -626,6 +614,13 @@ def time_left(deadline: float) -> float:
 def has_pending(sock: socket.socket | None) -> bool:
     """Tell whether TLS has decrypted bytes that select() cannot see."""
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+
+
+def is_enough(response: Response, body: bytes) -> bool:
+    """Tell whether the first line of a body is whole, or all there will be."""
+    length = response.headers.get("Content-Length", "")
+    most = min(int(length), MAX_BODY) if length.isdigit() else MAX_BODY
+    return first_line(response, body)[1] or len(body) >= most
 
 
 def first_line(response: Response, body: bytes) -> tuple[str, bool]:

@@ -796,8 +796,9 @@ class WrongAnswers(ClientCase):
             wire.write(b"HTTP/1.1 404 No\r\n\r\n")
             for part in (b"", b"On", b"ly"):
                 wire.write(part)
-                wait_until(lambda: made.state is State.REFUSED)
-                wait_until(lambda end=part: made.head.endswith(end))
+                end = part or b"\r\n\r\n"
+                wait_until(lambda end=end: made.head.endswith(end))
+                self.assertIs(made.state, State.CONNECTING)
             wire.write(b" /.\nMore")
             wire.read_to_end()
 
