@@ -619,8 +619,11 @@ def has_pending(sock: socket.socket | None) -> bool:
 def is_enough(response: Response, body: bytes) -> bool:
     """Tell whether the first line of a body is whole, or all there will be."""
     length = response.headers.get("Content-Length", "")
-    most = min(int(length), MAX_BODY) if length.isdigit() else MAX_BODY
+    most = int(length) if SHORT.fullmatch(length) else MAX_BODY
     return first_line(response, body)[1] or len(body) >= most
+
+
+SHORT = re.compile("[0-9]{1,3}")  # a length of less than MAX_BODY
 
 
 def first_line(response: Response, body: bytes) -> tuple[str, bool]:

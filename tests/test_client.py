@@ -773,6 +773,12 @@ class WrongAnswers(ClientCase):
             (b"503 Full\r\n\r\n\r\n\n why \r\n", 1, "503 Full: why"),
             (b"403 \r\nContent-Length: 3\r\n\r\nNo.", 1, "403 No."),
             (b"426\r\nContent-Length: 0\r\n\r\n", 1, "426 no WebSocket"),
+            (b"400 A\r\nContent-Length: \xb2\r\n\r\nB\n", 1, "400 A: B"),
+            (
+                b"400 A\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nB\n",
+                1,
+                "400 A: B",
+            ),
             (b"302 Found\r\nLocation: /\r\n\r\n", 0, "302 Found"),
             (b"200 OK\r\n\r\n" + long, 1, "200 OK: x{100}"),
             (
