@@ -573,18 +573,18 @@ def dial(
     found = socket.getaddrinfo(
         address.name.encode(), address.port, type=socket.SOCK_STREAM
     )
-    for number, (family, kind, protocol, _, place) in enumerate(found, 1):
+    failure = OSError(errno.EADDRNOTAVAIL, "the host has no address")
+    # localhost is often two addresses, and only one has a server.
+    for family, kind, protocol, _, place in found:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(time_left(deadline))
             sock.connect(place)
             return prepare(sock, address, deadline, context)
-        except BaseException as error:
+        except OSError as error:
             sock.close()
-            # localhost is often two addresses, and only one has a server.
-            if number == len(found) or not isinstance(error, OSError):
-                raise
-    raise OSError(errno.EADDRNOTAVAIL, "the host has no address")
+            failure = error
+    raise failure
 
 
 def prepare(
