@@ -1075,7 +1075,7 @@ def make_parser() -> Parser:
     add("--insecure", action="store_true", help="trust any certificate")
     add("--ping-interval", type=float, help="seconds; none if left out")
     add = parser.add_argument_group("faults, for lessons").add_argument
-    add("--raw", type=unhex, default=b"", help="bytes to send: '81 05 48 ...'")
+    add("--raw", type=bytes.fromhex, default=b"", help="send '81 05 48 ...'")
     add("--dribble", type=float, help="seconds from one byte to the next")
     add("--slow", action="store_true", help="never read")
     add("--key", help="the Sec-WebSocket-Key, right or wrong")
@@ -1090,11 +1090,6 @@ class Parser(argparse.ArgumentParser):
         """Print what is wrong and how to find out more; exit with 2."""
         tell(f"{message} (see python client.py --help)")
         sys.exit(2)
-
-
-def unhex(text: str) -> bytes:
-    """Return the bytes of "81 05 48"."""
-    return bytes.fromhex(text)
 
 
 def header(text: str) -> tuple[str, str]:
