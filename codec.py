@@ -205,15 +205,13 @@ class Decoder:
 
     def check_opcode(self, fin: int, opcode: int, length: int) -> None:
         """Check what may come now (s5.4), and what a control frame may be."""
+        if opcode not in OPCODES:
+            raise broken(f"s5.2: opcode 0x{opcode:X} is reserved")
         if opcode >= CLOSE:
-            if opcode > PONG:
-                raise broken(f"s5.2: opcode 0x{opcode:X} is reserved")
             if not fin:
                 raise broken("s5.5: a control frame must not be fragmented")
             if length > MAX_CONTROL:
                 raise broken("s5.5: a control frame carries at most 125 bytes")
-        elif opcode > BINARY:
-            raise broken(f"s5.2: opcode 0x{opcode:X} is reserved")
         elif opcode == CONTINUATION:
             if not self.opcode:
                 raise broken("s5.4: a continuation of no message")
