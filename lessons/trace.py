@@ -18,7 +18,7 @@ from typing import Any, Callable, Collection, Iterator
 
 import codec
 import handshake
-from codec import CloseCode, Field, ProtocolError
+from codec import CloseCode, ProtocolError
 from lessons.observer import Block, Observer, User, Users
 
 WIDTH = 78  # columns; a terminal in a projector's font has 80
@@ -209,7 +209,7 @@ class Trace(Observer):
         """Show the frames in a block; a large one may come in two blocks."""
         at = self.unfinished
         while at < len(block):
-            size = frame_size(codec.explain_frame(block, at))
+            size = Frame(block, at).size()
             self.show_frame(block[at : at + size], way)
             at += size
         self.unfinished = at - len(block)
@@ -252,11 +252,11 @@ class Trace(Observer):
 
     def show_frame(self, data: bytes, way: str) -> None:
         """Show one frame, as far as it is there."""
-        fields = codec.explain_frame(data)
-        title = frame_title(fields, way)
-        rows = [*field_rows(fields), *payload_rows(fields), *remarks(fields)]
+        frame = Frame(data)
+        title = frame_title(frame, way)
+        rows = [*field_rows(frame), *payload_rows(frame), *remarks(frame)]
         full = "\n".join([cut(title), *rows])
-        self.tell(full, cut(title + in_short(fields)))
+        self.tell(full, cut(title + in_short(frame)))
 
 
 class Explained(codec.Decoder):
@@ -319,48 +319,64 @@ class Explained(codec.Decoder):
 # ---- how bytes divide into frames -------------------------------------------
 
 
-def frame_size(fields: list[Field]) -> int:
-    """Return how many bytes a frame has, whose header is whole."""
-    return fields[-1].offset + fields[-1].value
+class Frame:
+    """The frame at data[at:], as far as it is there.
 
+    named: its fields by their names; payload: None while the header is not
+    whole; plain: the payload without its mask.
+    """
 
-def is_whole(fields: list[Field]) -> bool:
-    """Tell whether all of a frame is there."""
-    last = fields[-1]
-    return last.name == "payload" and len(last.raw) == last.value
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self.fields = codec.explain_frame(data, at)
+        self.named = {field.name: field for field in self.fields}
+        self.opcode = self.named["opcode"]
+        self.payload = self.named.get("payload")
+        self.key = b""
+        if "masking key" in self.named:
+            self.key = self.named["masking key"].raw
+        self.plain = self.payload.raw if self.payload else b""
+        if self.key:
+            self.plain = codec.mask(self.plain, self.key)
+
+    def size(self) -> int:
+        """Return how many bytes it has; its header must be whole."""
+        last = self.fields[-1]
+        return last.offset + last.value
+
+    def missing(self) -> int:
+        """Return how many bytes of its payload are to come."""
+        return self.fields[-1].value - len(self.plain)
+
+    def is_last(self) -> bool:
+        """Tell a Close and a broken rule: nothing counts behind these."""
+        is_over = self.opcode.meaning in ("CLOSE", "reserved")
+        named = self.named
+        return is_over or named["RSV"].value > 0 or not named["MASK"].value
 
 
 def divide(data: bytes, missing: int) -> tuple[int, bytes]:
     """Return how many frames end in data, and what is behind the last."""
     frames, at = int(0 < missing <= len(data)), missing
     while at < len(data):
-        fields = codec.explain_frame(data, at)
-        if not is_whole(fields):
+        frame = Frame(data, at)
+        if not frame.payload or frame.missing():
             break
         frames += 1
-        at += frame_size(fields)
-        if is_last(fields):
+        at += frame.size()
+        if frame.is_last():
             return frames, b""
     return frames, data[at:]
 
 
-def is_last(fields: list[Field]) -> bool:
-    """Tell a Close and a broken rule, behind which nothing is looked at."""
-    named = {field.name: field for field in fields}
-    is_over = named["opcode"].meaning in ("CLOSE", "reserved")
-    return is_over or named["RSV"].value > 0 or not named["MASK"].value
-
-
 def what_is_missing(rest: bytes) -> str:
     """Say what the last bytes of a read are still waiting for."""
-    fields = codec.explain_frame(rest)
-    last = fields[-1]
-    if last.name == "payload":
-        return f"the payload needs {last.value - len(last.raw)} more"
+    frame = Frame(rest)
+    if frame.payload:
+        return f"the payload needs {frame.missing()} more"
     if len(rest) == 1:
         return f"{rest.hex(' ')}|  the header needs at least 1 more"
-    named = {field.name: field.value for field in fields}
-    size = 2 + EXTENDED.get(named["length"], 0) + 4 * named["MASK"]
+    length, masked = frame.named["length"].value, frame.named["MASK"].value
+    size = 2 + EXTENDED.get(length, 0) + 4 * masked
     there = rest.hex(" ") if len(rest) < 7 else rest[:5].hex(" ") + " .."
     return f"{there}|  the header needs {size - len(rest)} more"
 
@@ -371,32 +387,28 @@ EXTENDED = {codec.LENGTH_16: 2, codec.LENGTH_64: 8}  # bytes
 # ---- how a frame is shown ---------------------------------------------------
 
 
-def frame_title(fields: list[Field], way: str) -> str:
+def frame_title(frame: Frame, way: str) -> str:
     """Return the first line: which way it goes, and what it is."""
-    named = {field.name: field for field in fields}
-    opcode = named["opcode"]
-    kind = opcode.meaning
+    kind = frame.opcode.meaning
     if kind == "reserved":
-        kind = f"opcode 0x{opcode.value:X}"
-    flags = [
-        f" [{flag}]"
-        for name, flag in FLAGS.items()
-        if name in named and named[name].value
-    ]
-    title = f"FRAME {way}  {kind}{''.join(flags)}"
-    if fields[-1].name == "payload":
-        title += f"  {many(frame_size(fields), 'byte')}"
+        kind = f"opcode 0x{frame.opcode.value:X}"
+    title = f"FRAME {way}  {kind}"
+    for field in frame.fields:
+        if field.name in FLAGS and field.value:
+            title += f" [{FLAGS[field.name]}]"
+    if frame.payload:
+        title += f"  {many(frame.size(), 'byte')}"
     return title
 
 
 FLAGS = {"FIN": "FIN", "RSV": "RSV", "MASK": "MASKED"}
 
 
-def field_rows(fields: list[Field]) -> Iterator[str]:
+def field_rows(frame: Frame) -> Iterator[str]:
     """Yield a line for each field but the payload: where, bytes, meaning."""
     shown = -1  # the offset of the byte that was shown last
-    for field in fields:
-        if field.name == "payload":
+    for field in frame.fields:
+        if field is frame.payload:
             return
         where = f"{field.offset:04x}  {field.raw.hex(' ')}"
         if field.bits:
@@ -421,52 +433,51 @@ def bit_pattern(byte: int, bits: int) -> str:
     return pattern
 
 
-def payload_rows(fields: list[Field]) -> Iterator[str]:
+def payload_rows(frame: Frame) -> Iterator[str]:
     """Yield the payload's first bytes: as they travelled, and unmasked."""
-    last = fields[-1]
-    if last.name != "payload":
+    if not frame.payload:
         return
-    key = masking_key(fields)
-    words, keys_words = last.meaning, "key, repeated"
-    for at in range(0, min(len(last.raw), MAX_SHOWN), ROW):
-        row = last.raw[at : at + ROW]
-        where = f"  {last.offset + at:04x}  {row.hex(' '):<26}"
-        if not key:
+    raw = frame.payload.raw
+    words, keys_words = frame.payload.meaning, "key, repeated"
+    for at in range(0, min(len(raw), MAX_SHOWN), ROW):
+        row = raw[at : at + ROW]
+        where = f"  {frame.payload.offset + at:04x}  {row.hex(' '):<26}"
+        if not frame.key:
             yield where + quoted(row)
             continue
         yield (where + words).rstrip()
-        keys = (key * ROW)[: len(row)]  # the rows begin with the key's start
+        # The rows begin with the key's start.
+        keys = (frame.key * ROW)[: len(row)]
         yield f"   XOR  {keys.hex(' '):<26}{keys_words}".rstrip()
-        row = codec.mask(row, key)
+        row = frame.plain[at : at + ROW]
         yield f"     =  {row.hex(' '):<26}{quoted(row)}"
         words = keys_words = ""
 
 
-def remarks(fields: list[Field]) -> Iterator[str]:
+def remarks(frame: Frame) -> Iterator[str]:
     """Yield what is to be said of a payload as a whole."""
-    last = fields[-1]
-    if last.name != "payload":
+    if not frame.payload:
         return
-    hidden, absent = len(last.raw) - MAX_SHOWN, last.value - len(last.raw)
+    payload, opcode = frame.plain, frame.opcode.value
+    hidden, absent = len(payload) - MAX_SHOWN, frame.missing()
     if hidden > 0:
         yield f"        ({many(hidden, 'more byte')} not shown)"
     if absent:
         yield f"        ({many(absent, 'more byte')} to come)"
-    payload = unmasked(fields)
-    if fields[2].value == codec.TEXT and not absent:
+    if opcode == codec.TEXT and not absent:
         with contextlib.suppress(UnicodeDecodeError):  # half a character
             size = len(payload.decode())
             if size < len(payload):
                 characters = many(size, "character")
                 yield f"        {characters}, {many(len(payload), 'byte')}"
-    if fields[2].value == codec.CLOSE:
+    if opcode == codec.CLOSE:
         yield note(close_words(payload), " " * 8)
 
 
-def in_short(fields: list[Field]) -> str:
+def in_short(frame: Frame) -> str:
     """Return a frame's payload in a few words."""
-    payload = unmasked(fields)
-    if fields[2].value == codec.CLOSE and len(payload) > 1:
+    payload = frame.plain
+    if frame.opcode.value == codec.CLOSE and len(payload) > 1:
         code = int.from_bytes(payload[:2], "big")
         return f"  {code} {quoted(payload[2:WIDTH])}"
     return f"  {quoted(payload[:WIDTH])}" if payload else ""
@@ -484,20 +495,6 @@ def close_words(payload: bytes) -> str:
 
 
 NAMES = {int(code): code.name for code in CloseCode}
-
-
-def masking_key(fields: list[Field]) -> bytes:
-    """Return a frame's masking key; empty if it has none."""
-    keys = [field.raw for field in fields if field.name == "masking key"]
-    return keys[0] if keys else b""
-
-
-def unmasked(fields: list[Field]) -> bytes:
-    """Return what is there of a frame's payload, in plain."""
-    last, key = fields[-1], masking_key(fields)
-    if last.name != "payload":
-        return b""
-    return codec.mask(last.raw, key) if key else last.raw
 
 
 # ---- how a head is shown ----------------------------------------------------
