@@ -584,6 +584,9 @@ def dial(
         except OSError as error:
             sock.close()
             failure = error
+        except BaseException:  # Ctrl-C, or a name that TLS does not take
+            sock.close()
+            raise
     raise failure
 
 
