@@ -13,6 +13,7 @@ watch. Each of them is a chapter of its own.
 from __future__ import annotations
 
 import argparse
+import binascii
 import contextlib
 import errno
 import io
@@ -35,7 +36,6 @@ from typing import (
     Sequence,
     Union,
 )
-from urllib.parse import unquote_to_bytes
 
 import codec
 import handshake
@@ -442,6 +442,8 @@ class Server:
         Tested before adding, and not in the middle of a message (begun), so
         that one message, of any size, always fits.
         """
+        if user in self.lost:
+            return  # Something was left out, perhaps the head of this.
         if not begun and self.is_behind(user):
             self.write(user)  # He may well read: perhaps the turn is long.
         if not begun and self.is_behind(user):
@@ -815,8 +817,7 @@ NOT_IN_NAMES = re.compile(
 def parse_form(message: str) -> dict[str, str]:
     """Return the fields of "type=add&ming=Ana"; {} if it has too many.
 
-    urllib's parse_qsl does the same, but it needs 0.2 seconds, in which
-    the room stands still, for a megabyte of "%41".
+    urllib's parse_qsl does the same, but see unquote().
     """
     form = {}
     fields = message.replace("+", " ").split("&", MAX_FIELDS)
@@ -824,8 +825,30 @@ def parse_form(message: str) -> dict[str, str]:
         return {}  # somebody's text full of "&"
     for field in fields:
         name, _, value = field.partition("=")
-        form[name] = unquote_to_bytes(value).decode(errors="replace")
+        form[name] = unquote(value)
     return form
+
+
+def unquote(value: str) -> str:
+    """Return a form's value with its %41 decoded.
+
+    In its simple form, which takes half a second for a megabyte of "%":
+
+        urllib.parse.unquote(value)
+
+    Quoted-printable, of e-mail, writes =41 for the same, and Python reads
+    that ten times faster. A "%" without two digits is a "%" like any other,
+    but many of them are no form: then all stays as it is.
+    """
+    data, lone = LONE_PERCENT.subn(b"%25", value.encode(), MAX_LONE)
+    if lone == MAX_LONE:
+        return value
+    data = data.replace(b"=", b"=3D").replace(b"%", b"=")
+    return binascii.a2b_qp(data).decode(errors="replace")
+
+
+LONE_PERCENT = re.compile(b"%(?![0-9a-fA-F]{2})")
+MAX_LONE = 10_000  # a browser sends none
 
 
 def to_json(fields: dict[str, Any], to: str = "all") -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ import tempfile
 import time
 import unittest
 import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -495,6 +497,24 @@ class Chat(ServerCase):
                 peer, madd = self.join(given)
                 self.assertEqual(madd["name"], clean.format(madd["code"]))
                 peer.close()
+
+
+class Escapes(unittest.TestCase):
+    def test_like_the_simple_form(self):
+        values = ["", "%", "%4", "%4g", "%%41", "%41%42", "a%41b", "%25", "="]
+        values += ["%e7%8e%8b", "%ff%41", "\u738b%41\u2602", "%E7%8E", "a%0Ab"]
+        chance = random.Random(6455)
+        for _ in range(500):
+            values.append("".join(chance.choices("%%%4aF=_\r\n \u738b", k=30)))
+        for value in values:
+            with self.subTest(value):
+                simple = urllib.parse.unquote(value)
+                self.assertEqual(server.unquote(value), simple)
+
+    def test_many_that_are_none(self):
+        value = "%4=%41" * (server.MAX_LONE - 1)
+        self.assertEqual(server.unquote(value), value.replace("%41", "A"))
+        self.assertEqual(server.unquote(value + "%"), value + "%")
 
 
 class Page(ServerCase):
