@@ -596,7 +596,8 @@ class Server:
         if user.handshaken:
             if user.code == CloseCode.ABNORMAL:
                 user.reason = why
-            self.guard(user, self.on_close, user, user.code, user.reason)
+            code = int(user.code)  # A plain one prints as 1001 in each Python.
+            self.guard(user, self.on_close, user, code, user.reason)
 
 
 # ---- sockets ----------------------------------------------------------------
