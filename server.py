@@ -587,7 +587,6 @@ class Server:
             return
         self.open.pop(user.key, None)
         self.unsent.discard(user)
-        self.lost.pop(user, None)
         user.outbox.clear()
         user.closing = True
         user.socket.close()
@@ -933,7 +932,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("the ping interval must be more than 0 seconds")
     if not 1 <= options.recv_size <= MAX_RECV_SIZE:
         parser.error(f"--recv-size is 1 to {MAX_RECV_SIZE} bytes")
-    if options.step and not (sys.stdin and sys.stdin.isatty()):
+    if options.step and not (sys.stdin and sys.stdin.isatty() and sys.stdout):
         parser.error("--step asks questions, but stdin is not a terminal")
     return options
 
@@ -980,7 +979,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how to find out more; exit with 2."""
         text = f"server.py: {printable(message)}"
-        lines = textwrap.wrap(text[:198], 99)
+        lines = textwrap.wrap(text[:156], 79)
         lines.append("To see the options: python server.py --help")
         print("\n".join(lines[:2]), file=sys.stderr)
         sys.exit(2)
@@ -1017,7 +1016,7 @@ def explain(error: Exception, host: str, port: int) -> list[str]:
 def invitation(server: Server) -> list[str]:
     """Return the first lines of the diary: what to type into a browser."""
     host = f"[{server.host}]" if ":" in server.host else server.host
-    here = "127.0.0.1" if server.host in ("0.0.0.0", "::") else host
+    here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
     lines = [f"Open http://{here}:{server.port}/   (Ctrl-C closes the room)"]
     if here != host:
         for other in lan_addresses():

@@ -24,6 +24,7 @@ from lessons.observer import Block, Observer, User, Users
 WIDTH = 78  # columns; a terminal in a projector's font has 80
 ROW = 8  # payload bytes in one line, so that words have room beside them
 MAX_SHOWN = 4 * ROW  # payload bytes of one frame
+MAX_FRAMES = 100  # of one read or block; thousands are a flood
 
 
 class Trace(Observer):
@@ -45,6 +46,7 @@ class Trace(Observer):
         self.is_silent = False  # nothing came, and nothing is shown so far
         self.slow: set[User] = set()  # whose outbox was seen not empty
         self.size = 0  # bytes in the last read
+        self.frames = 0  # of the last read or block
         self.unfinished = 0  # bytes still to come of a frame for all
 
     def tell(self, full: str, short: str = "") -> None:
@@ -80,7 +82,7 @@ class Trace(Observer):
                 f"{' '.join(got.split())} of {len(ask_read + ask_write)} asked"
             )
             short = f"turn {self.turn:<3} {words}  {self.slept()}"
-            self.tell(f"{asked}\n{got}", short)
+            self.tell(f"{asked}\n{got}", cut(short))
             for user in sorted(self.server.unsent, key=lambda user: user.key):
                 self.tell_outbox(user, user.waiting)
 
@@ -112,7 +114,9 @@ class Trace(Observer):
 
     def connected(self, user: User) -> None:
         """Show a newcomer, and listen to the walk of his decoder."""
-        user.decoder = Explained(user.key, user.decoder.max_message, self)
+        if self.level != "off":
+            limit = user.decoder.max_message
+            user.decoder = Explained(user.key, limit, self)
         host, port = user.address[:2]
         where = f"from {host} port {port}"
         self.tell(cut(f"ACCEPT #{user.key} {where}, not handshaken"))
@@ -152,9 +156,10 @@ class Trace(Observer):
         # Either the payload of a frame has begun, or its header is cut.
         began, missing = len(decoder.begun), decoder.missing
         received = decoder.rest + data
-        frames, rest = divide(received, missing)
+        frames, rest = divide(received, missing, decoder.max_message)
         if frames > 1:
-            meaning = f"{frames} frames in one read: TCP has no messages"
+            count = f"{MAX_FRAMES}+" if frames > MAX_FRAMES else f"{frames}"
+            meaning = f"{count} frames in one read: TCP has no messages"
         elif missing > len(data):
             meaning = f"the payload needs {missing - len(data)} more"
         elif rest:
@@ -170,6 +175,8 @@ class Trace(Observer):
 
     def show_broken_rule(self, key: int, error: ProtocolError) -> None:
         """Show the rule that was broken, and what is done about it."""
+        if self.server.users[key].closing:
+            return  # Nothing is: a hook has said another Close before.
         done = f"Closing #{key} with {error.code}."
         line = note(f"RFC 6455 {error.reason}. {done}")
         self.tell(line, line)
@@ -207,6 +214,9 @@ class Trace(Observer):
 
     def show_block(self, block: bytes, way: str) -> None:
         """Show the frames in a block; a large one may come in two blocks."""
+        if self.level == "off":
+            return
+        self.frames = 0
         at = self.unfinished
         while at < len(block):
             size = Frame(block, at).size()
@@ -252,6 +262,11 @@ class Trace(Observer):
 
     def show_frame(self, data: bytes, way: str) -> None:
         """Show one frame, as far as it is there."""
+        self.frames += 1
+        if self.frames > MAX_FRAMES:
+            if self.frames == MAX_FRAMES + 1:
+                self.tell("  and more frames", "  and more frames")
+            return
         frame = Frame(data)
         title = frame_title(frame, way)
         rows = [*field_rows(frame), *payload_rows(frame), *remarks(frame)]
@@ -273,6 +288,7 @@ class Explained(codec.Decoder):
     def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
         """Show the read, then each frame, then what was wrong."""
         self.trace.read_frames(self, data)
+        self.trace.frames = 0
         try:
             for event in super().feed(data):
                 self.show(self.begun)  # --break php takes half frames, too
@@ -347,23 +363,31 @@ class Frame:
         """Return how many bytes of its payload are to come."""
         return self.fields[-1].value - len(self.plain)
 
-    def is_last(self) -> bool:
-        """Tell a Close and a broken rule: nothing counts behind these."""
-        is_over = self.opcode.meaning in ("CLOSE", "reserved")
+    def is_refused(self, max_message: int) -> bool:
+        """Tell whether the header alone breaks a rule of all frames."""
         named = self.named
-        return is_over or named["RSV"].value > 0 or not named["MASK"].value
+        if "MASK" not in named:
+            return False  # one byte is too few to tell
+        is_large = self.payload and self.payload.value > max_message
+        is_known = self.opcode.meaning != "reserved" and not named["RSV"].value
+        return is_large or not is_known or not named["MASK"].value
 
 
-def divide(data: bytes, missing: int) -> tuple[int, bytes]:
-    """Return how many frames end in data, and what is behind the last."""
+def divide(data: bytes, missing: int, max_message: int) -> tuple[int, bytes]:
+    """Return how many frames end in data, and what is behind the last.
+
+    Nothing counts behind a Close or a broken rule, or MAX_FRAMES.
+    """
     frames, at = int(0 < missing <= len(data)), missing
     while at < len(data):
         frame = Frame(data, at)
+        if frame.is_refused(max_message) or frames > MAX_FRAMES:
+            return frames + 1, b""
         if not frame.payload or frame.missing():
             break
         frames += 1
         at += frame.size()
-        if frame.is_last():
+        if frame.opcode.meaning == "CLOSE":
             return frames, b""
     return frames, data[at:]
 

@@ -583,6 +583,57 @@ class Resets(unittest.TestCase):
             self.assertIn("#2 left: 1001 bye", running.lines)
             self.assertEqual(peer.receive(), "hold")
 
+    def test_who_is_too_late_is_named_in_the_same_turn(self):
+        with room() as running, Peer(running.port) as peer:
+            peer.send("type=add&ming=Ana")
+            peer.receive()
+            late = Peer(running.port)
+            late.send("type=add&ming=Bo")
+            peer.receive()
+            unsaid = []
+            deadlines = running.check_deadlines
+
+            def check_deadlines():
+                running.users[2].pinged = True
+                running.users[2].deadline = 0
+                deadlines()
+                unsaid.extend(running.block)
+                running.check_deadlines = lambda: unsaid.extend(running.block)
+
+            running.check_deadlines = check_deadlines
+            self.assertEqual(peer.receive_json()["nrong"], "2")
+            self.assertEqual(len(unsaid), 1)
+            late.close()
+
+    def test_the_lost_who_is_dropped_in_the_same_turn(self):
+        events = []
+        with mock.patch.object(server, "PATIENCE", 0.02):
+            running = Relay()
+            peer = connect(running.port, request())
+            victim = connect(running.port, request())
+            while len(running.open) < 2:
+                running.turn()
+            running.on_message = lambda user, message: (
+                running.broadcast(message),
+                running.send(user, "so the block is handed out at once"),
+            )
+            running.on_error = lambda user, error: events.append("error")
+            running.on_close = lambda *_: events.append("close")
+            victim.recv(1000)
+            reset(victim)
+            peer.sendall(frame(TEXT, b"hello"))
+            ready = [*running.users.values()]
+            wait_until(lambda: len(select.select(ready, [], [], 0)[0]) == 2)
+            running.turn()
+            running.turn()
+            self.assertEqual(events[-1:], ["close"])
+            running.stop()
+            running.turn()
+            self.assertFalse(running.lost)
+            peer.close()
+            while running.running:
+                running.turn()
+
     def test_half_a_close_is_an_end(self):
         with room() as running, Peer(running.port) as peer:
             with Peer(running.port) as half:

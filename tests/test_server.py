@@ -318,10 +318,39 @@ class Hooks(ServerCase):
         self.assertEqual(peer.receive(), "in")
 
     def test_close_in_on_handshake_refuses_too(self):
+        opened = []
         self.server.on_handshake = lambda user, _: self.server.close(user)
+        self.server.on_open = opened.append
         with self.assertRaises(HandshakeError) as caught:
             self.peer()
         self.assertEqual(caught.exception.status, 403)
+        self.assertEqual(opened, [])
+
+    def test_nothing_is_handed_over_behind_a_close(self):
+        heard = []
+
+        def close(user, message):
+            heard.append(message)
+            self.server.close(user)
+
+        self.server.on_message = close
+        peer = self.peer()
+        peer.write(codec.encode_message("x", MASKING_KEY) * 3)
+        peer.receive_close()
+        self.assertEqual(heard, ["x"])
+
+    def test_a_long_turn_is_no_backlog_of_one_who_reads(self):
+        self.server.max_backlog = 5000
+
+        def say_much(user, message):
+            for number in range(20):
+                self.server.send(user, b"%d" % number * 500)
+
+        self.server.on_message = say_much
+        peer = self.peer()
+        peer.send("go")
+        for number in range(20):
+            self.assertEqual(peer.receive(), b"%d" % number * 500)
 
     def test_close_in_on_open_does_not_wait_for_a_ping(self):
         self.server.on_open = lambda user: self.server.close(user)

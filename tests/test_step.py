@@ -78,6 +78,7 @@ class Lesson:
         with mock.patch("builtins.input", self.input):
             self.server.turn()
         assert not self.answers, f"not asked for: {self.answers}"
+        assert self.server.observer is self.stepper, "it has raised"
         text = "\n".join(self.shown)
         self.shown.clear()
         return text
@@ -530,6 +531,13 @@ class Menu(unittest.TestCase):
         sock.sendall(HELLO)
         self.assertEqual(self.lesson.turn(ready=0), "")
 
+    def test_a_turn_with_a_question_is_not_silent(self):
+        with mock.patch.object(server, "PATIENCE", 0.01), Lesson("full") as one:
+            sock = one.join()
+            self.assertEqual(one.turn(ready=0), "")
+            sock.sendall(HELLO)
+            self.assertNotIn("got nothing", one.turn("", ""))
+
     def test_the_end_of_input(self):
         for error in (EOFError(), KeyboardInterrupt(), OSError(5, "gone")):
             for answers in ([error], ["1", error], ["no", error]):
@@ -597,6 +605,7 @@ class Asking(unittest.TestCase):
             peer.send("hello")
             self.assertEqual(peer.receive(), "hello")
         self.assertTrue(lesson.shown)
+        self.assertIs(lesson.server.observer, lesson.stepper)
 
     def test_the_lines_fit_whatever_the_names(self):
         for name in ("\u661f" * 30, "\x1b[2J\u202e\U0001f600", "W" * 99):

@@ -24,7 +24,7 @@ import server
 from codec import BINARY, CLOSE, CONTINUATION, PING, TEXT, encode_frame
 from lessons.observer import Observer
 from lessons.slow import shrink_buffers
-from lessons.trace import WIDTH, Trace
+from lessons.trace import MAX_FRAMES, WIDTH, Trace
 from server import Server
 from tests.support import (
     DEADLINE,
@@ -477,6 +477,94 @@ class Golden(unittest.TestCase):
                 self.assertNotIn("frames in one read", shown)
                 self.assertEqual(shown.count("FRAME #1"), 1)
 
+    def test_what_is_refused_needs_no_more(self):
+        large = codec.encode_head(BINARY, 2**20 + 1, MASKING_KEY)
+        for data in (b"\x81\x05Hel", b"\xc1\x85", b"\x83\x85\0\0\0\0", large):
+            with self.subTest(data), Watched() as watched:
+                sock = watched.open()
+                watched.text()
+                watched.say(sock, data)
+                shown = watched.text()
+                self.assertIn("Closing #1 with", shown)
+                self.assertNotIn("needs", shown.replace("it needs", ""))
+
+    def test_a_hook_has_closed_before_the_rule_was_broken(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.server.on_message = lambda user, message: (
+                watched.server.close(user, 4000)
+            )
+            watched.say(sock, HELLO + encode_frame(TEXT, b"Hello"))
+            shown = watched.text()
+        self.assertIn("close code 4000", shown)
+        self.assertNotIn("Closing", shown)
+
+    def test_a_control_frame_in_pieces(self):
+        ping = encode_frame(PING, b"????", MASKING_KEY)
+        with Watched() as watched:
+            sock = watched.open()
+            watched.text()
+            watched.say(sock, ping[:7])
+            line = "recv #1 -> 7      waiting 7     the payload needs 3 more"
+            self.assertIn(line, watched.text())
+            watched.say(sock, ping[7:])
+            shown = watched.text()
+        line = "recv #1 -> 3      waiting 10    now the frame is whole"
+        self.assertIn(line, shown)
+        self.assertEqual(shown.count("FRAME #1 --> server  PING"), 1)
+
+    def test_half_a_close_code(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.say(sock, encode_frame(CLOSE, b"x", MASKING_KEY))
+            self.assertIn("\n        no close code\n", watched.text())
+
+    def test_half_a_request_is_not_complete(self):
+        with Watched() as watched:
+            watched.say(watched.connect(), REQUEST[:-2])
+            shown = watched.text()
+        self.assertIn("the empty line is still missing", shown)
+        self.assertNotIn("complete", shown)
+
+    def test_what_nobody_hears_is_not_shown(self):
+        with Watched() as watched:
+            watched.server.broadcast("hello")
+            watched.server.turn()
+            self.assertEqual(watched.text(), "")
+
+    def test_a_newcomer_is_not_called_slow(self):
+        with Watched() as watched:
+            watched.say(watched.connect(), REQUEST + HELLO)
+            shown = watched.text()
+        self.assertIn("broadcast -> 7 bytes queued for #1", shown)
+        self.assertNotIn("buffer is full", shown)
+
+    def test_a_flood_of_frames_is_cut(self):
+        for level in ("full", "short"):
+            with self.subTest(level), Watched(level) as watched:
+                sock = watched.open()
+                watched.text()
+                watched.say(sock, HELLO * 500)
+                shown = watched.text().split("\n")
+                for way in ("FRAME #1 --> server", "FRAME server --> #1"):
+                    found = [line for line in shown if line.startswith(way)]
+                    self.assertEqual(len(found), MAX_FRAMES)
+                self.assertEqual(shown.count("  and more frames"), 2)
+                line = "100+ frames in one read: TCP has no messages"
+                is_full = level == "full"
+                self.assertEqual(line in "\n".join(shown), is_full)
+                self.assertLessEqual(max(map(len, shown)), WIDTH)
+                watched.say(sock, HELLO)
+                self.assertEqual(watched.text().count("FRAME"), 2)
+
+    def test_without_a_trace_nothing_is_taken_apart(self):
+        with Watched("off") as watched:
+            with mock.patch.object(codec, "explain_frame", None):
+                watched.say(watched.open(), HELLO)
+            self.assertEqual(watched.text(), "")
+            self.assertIs(type(watched.server.users[1].decoder), codec.Decoder)
+            self.assertTrue(watched.server.observer)
+
     def test_nobody_can_flood_the_screen(self):
         keys = b"Sec-WebSocket-Key: x\r\n" * 500
         with Watched() as watched:
@@ -505,6 +593,16 @@ class Golden(unittest.TestCase):
             shown = watched.text().split("\n")
         self.assertLessEqual(max(map(len, shown)), WIDTH)
         self.assertIn("turn 1048577 asked", shown[0])
+
+    def test_no_line_of_a_full_house_is_too_long(self):
+        users = [mock.Mock(key=17_000 + i) for i in range(30)]
+        for level in ("full", "short"):
+            with self.subTest(level), Watched(level) as watched:
+                watched.server.observer.turn = 1048576
+                watched.server.observer.awake -= 1000
+                watched.server.observer.woke(users, users, users, users)
+                for line in watched.text().split("\n"):
+                    self.assertLessEqual(len(line), WIDTH)
 
     def test_the_room_closes(self):
         with Watched() as watched:
@@ -625,6 +723,11 @@ class SlowReader(unittest.TestCase):
     def test_what_waits_is_shown(self):
         with Watched() as watched:
             words = shrink_buffers(watched.server.listener)
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                size = watched.server.listener.getsockopt(
+                    socket.SOL_SOCKET, option
+                )
+                self.assertLess(size, 16 * 1024)
             expected = r"asked for 4096 bytes, the kernel took \d+\.\Z"
             self.assertRegex(words, expected)
             sock = watched.open()
