@@ -21,6 +21,7 @@ from unittest import mock
 import codec
 import server
 from handshake import HandshakeError
+from lessons.observer import Observer
 from tests.hostile import (
     BINARY,
     CLOSE,
@@ -591,18 +592,12 @@ class Resets(unittest.TestCase):
             late.send("type=add&ming=Bo")
             peer.receive()
             unsaid = []
-            deadlines = running.check_deadlines
-
-            def check_deadlines():
-                running.users[2].pinged = True
-                running.users[2].deadline = 0
-                deadlines()
-                unsaid.extend(running.block)
-                running.check_deadlines = lambda: unsaid.extend(running.block)
-
-            running.check_deadlines = check_deadlines
+            running.observer = observer = Observer()
+            observer.woke = lambda *_: unsaid.extend(running.block)
+            victim = running.users[2]
+            victim.deadline, victim.pinged = 0, True
             self.assertEqual(peer.receive_json()["nrong"], "2")
-            self.assertEqual(len(unsaid), 1)
+            self.assertEqual(unsaid, [])
             late.close()
 
     def test_the_lost_who_is_dropped_in_the_same_turn(self):
