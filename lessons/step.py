@@ -57,8 +57,7 @@ class Stepper(Trace):
             super().woke(ask_read, ask_write, readable, writable)
             return
         began = time.monotonic()
-        self.is_silent = False
-        self.turn += 1
+        self.begin_turn(has_work=True)
         self.show(self.asked_line(ask_read, ask_write))
         # Who is asked for write is also asked for read.
         asked = self.names(ask_read)

@@ -24,7 +24,7 @@ from lessons.observer import Block, Observer, User, Users
 WIDTH = 78  # columns; a terminal in a projector's font has 80
 ROW = 8  # payload bytes in one line, so that words have room beside them
 MAX_SHOWN = 4 * ROW  # payload bytes of one frame
-MAX_FRAMES = 100  # of one read or block; thousands are a flood
+MAX_FRAMES = 100  # of one turn; thousands are a flood
 
 
 class Trace(Observer):
@@ -46,7 +46,7 @@ class Trace(Observer):
         self.is_silent = False  # nothing came, and nothing is shown so far
         self.slow: set[User] = set()  # whose outbox was seen not empty
         self.size = 0  # bytes in the last read
-        self.frames = 0  # of the last read or block
+        self.frames = 0  # of this turn
         self.unfinished = 0  # bytes still to come of a frame for all
 
     def tell(self, full: str, short: str = "") -> None:
@@ -73,9 +73,8 @@ class Trace(Observer):
         writable: Users,
     ) -> None:
         """Show a turn; when nothing came, the server is still asleep."""
-        self.is_silent = not readable and not writable
+        self.begin_turn(bool(readable or writable))
         if not self.is_silent:
-            self.turn += 1
             asked = self.asked_line(ask_read, ask_write)
             got = self.got_line(readable, writable)
             words = (
@@ -85,6 +84,12 @@ class Trace(Observer):
             self.tell(f"{asked}\n{got}", cut(short))
             for user in sorted(self.server.unsent, key=lambda user: user.key):
                 self.tell_outbox(user, user.waiting)
+
+    def begin_turn(self, has_work: bool) -> None:
+        """Count a turn; one without work only if it shows something."""
+        self.is_silent = not has_work
+        self.turn += has_work
+        self.frames = 0
 
     def asked_line(self, read: Users, write: Users) -> str:
         """Return the line of what select() was asked for."""
@@ -216,7 +221,6 @@ class Trace(Observer):
         """Show the frames in a block; a large one may come in two blocks."""
         if self.level == "off":
             return
-        self.frames = 0
         at = self.unfinished
         while at < len(block):
             size = Frame(block, at).size()
@@ -288,7 +292,6 @@ class Explained(codec.Decoder):
     def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
         """Show the read, then each frame, then what was wrong."""
         self.trace.read_frames(self, data)
-        self.trace.frames = 0
         try:
             for event in super().feed(data):
                 self.show(self.begun)  # --break php takes half frames, too
