@@ -211,7 +211,7 @@ class Client:
             self.gone("closed before it was open")
 
     def reconnect(self, seconds: float | None = None) -> None:
-        """Connect again, so many seconds from now, if it is over by then.
+        """Connect again, so many seconds from now, or when it is over.
 
         None: after 1, 2, 4 ... 30 seconds, or up to a half less, lest all
         clients of a server come back to it at the same moment.
@@ -770,10 +770,12 @@ class Terminal(LabClient):
         super().__init__(url, max_message=8 * codec.MAX_MESSAGE, **options)
         if count is not None and count < 1:
             raise ValueError("the count is at least 1")
+        if re.search("[\ud800-\udfff]", name or ""):
+            raise ValueError("the name is not UTF-8")
         self.name = name
         self.count = count
         self.keyboard: socket.socket | None = None
-        self.typed = b""  # a line that is not yet whole
+        self.typed = bytearray()  # a line that is not yet whole
         self.people: dict[str, str] = {}  # names by the room's codes
         self.me = ""  # our own code
         self.pinged_at = 0.0
@@ -802,7 +804,12 @@ class Terminal(LabClient):
         """Take the lines that are whole; at the end, say goodbye."""
         assert self.keyboard
         data = self.keyboard.recv(RECV_SIZE)
-        *lines, self.typed = (self.typed + data).split(b"\n")
+        *ends, rest = data.split(b"\n")
+        lines = []
+        for end in ends:
+            lines.append(self.typed + end)
+            self.typed = bytearray()
+        self.typed += rest
         if not data and self.typed:
             lines.append(self.typed)
         for line in lines:

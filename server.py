@@ -933,7 +933,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not 1 <= options.recv_size <= MAX_RECV_SIZE:
         parser.error(f"--recv-size is 1 to {MAX_RECV_SIZE} bytes")
     if options.step and not (sys.stdin and sys.stdin.isatty() and sys.stdout):
-        parser.error("--step asks questions, but stdin is not a terminal")
+        parser.error("--step asks questions, but this is not a terminal")
     return options
 
 

@@ -314,6 +314,7 @@ class Mistakes(ProgramCase):
             (["ws://a/", "--header", "no colon"], "header"),
             (["ws://a/", "--header", "a b: c"], "not a header line"),
             (["ws://a/", "--key", "a\nb"], "not a header line"),
+            (["ws://a/", "--name", "\udcff"], "the name is not UTF-8"),
             (["ws://\u738b\x1b]/"], "."),
         ):
             with self.subTest(arguments=arguments):

@@ -744,10 +744,11 @@ class CommandLine(unittest.TestCase):
             socket.create_server(("::1", 0), family=socket.AF_INET6).close()
         except OSError:
             self.skipTest("this machine has no IPv6")
-        with Process("0", "--host", "::1") as process:
-            self.assertIn("http://[::1]:", process.lines[0])
-            Peer(process.port, "::1").close()
-            process.wait_for("joined from ::1")
+        for host in ("::1", "::"):
+            with self.subTest(host), Process("0", "--host", host) as process:
+                self.assertIn("http://[::1]:", process.lines[0])
+                Peer(process.port, "::1").close()
+                process.wait_for("joined from ::1")
 
     def test_the_reader_of_the_diary_may_go(self):
         command = [sys.executable, str(ROOT / "server.py"), "0"]

@@ -8,6 +8,7 @@ server that is a process of its own.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import select
@@ -17,7 +18,9 @@ import sys
 import threading
 import time
 import unittest
+from contextlib import redirect_stderr
 from socket import MSG_WAITALL
+from types import SimpleNamespace
 from unittest import mock
 
 import codec
@@ -959,4 +962,13 @@ class AtATerminal(unittest.TestCase):
                 self.assertEqual((ran.returncode, ran.stdout), (2, b""))
                 lines = ran.stderr.decode().splitlines()
                 self.assertLessEqual(len(lines), 2)
-                self.assertIn("stdin is not a terminal", lines[0])
+                self.assertIn("this is not a terminal", lines[0])
+
+    def test_no_output_to_ask_on(self):
+        terminal = SimpleNamespace(isatty=lambda: True)
+        with mock.patch.multiple(sys, stdin=terminal, stdout=None):
+            with redirect_stderr(io.StringIO()) as errors:
+                with self.assertRaises(SystemExit) as caught:
+                    server.parse_arguments(["0", "--step"])
+        self.assertEqual(caught.exception.code, 2)
+        self.assertIn("not a terminal", errors.getvalue())
