@@ -46,6 +46,7 @@ FOREIGN = {
     "AsyncTcpConnection",
     "runAll",
     "reConnect",
+    "upper",
 }
 
 

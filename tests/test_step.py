@@ -967,8 +967,8 @@ class AtATerminal(unittest.TestCase):
     def test_no_output_to_ask_on(self):
         terminal = SimpleNamespace(isatty=lambda: True)
         with mock.patch.multiple(sys, stdin=terminal, stdout=None):
-            with redirect_stderr(io.StringIO()) as errors:
-                with self.assertRaises(SystemExit) as caught:
-                    server.parse_arguments(["0", "--step"])
+            exits = self.assertRaises(SystemExit)
+            with redirect_stderr(io.StringIO()) as errors, exits as caught:
+                server.parse_arguments(["0", "--step"])
         self.assertEqual(caught.exception.code, 2)
         self.assertIn("not a terminal", errors.getvalue())
