@@ -26,6 +26,35 @@ frames and nothing else); --server may be repeated. With `websockets`:
 
     python tests/bench.py --server 'python others.py {port}'
 
+With picows:
+
+    import asyncio, sys, picows
+    users = set()
+    class Say(picows.WSListener):
+        def on_ws_connected(self, me): users.add(me)
+        def on_ws_disconnected(self, me): users.discard(me)
+        def on_ws_frame(self, me, frame):
+            said = frame.get_payload_as_bytes()
+            for user in users: user.send(frame.msg_type, said)
+    async def main():
+        s = await picows.ws_create_server(
+            lambda _: Say(), "127.0.0.1", int(sys.argv[1]),
+            enable_auto_ping=False, max_frame_size=2**22)
+        await s.serve_forever()
+    asyncio.run(main())
+
+With uWebSockets, by way of socketify:
+
+    import sys, socketify
+    app = socketify.App()
+    app.ws("/*", {
+        "compression": socketify.CompressOptions.DISABLED, "idle_timeout": 0,
+        "max_payload_length": 2**22, "max_backpressure": 2**26,
+        "open": lambda me: me.subscribe("all"),
+        "message": lambda me, m, kind: app.publish("all", m, kind)})
+    app.listen(int(sys.argv[1]), lambda _: None)
+    app.run()
+
 How the bytes correspond: a message of 64 bytes leaves the server as a
 frame of 66, and exactly these 66 the relay takes and gives. Only on the
 way in does WebSocket cost 4 bytes more per frame, the masking key.
