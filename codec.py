@@ -395,9 +395,9 @@ def mask(payload: bytes, key: bytes) -> bytes:
         keys = (key * (size // 4 + 1))[:size]
         number = int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")
         return number.to_bytes(size, "big")
-    masked = bytearray(size)
+    masked = bytearray(payload)
     for i in range(4):
-        masked[i::4] = payload[i::4].translate(XOR_TABLES[key[i]])
+        masked[i::4] = masked[i::4].translate(XOR_TABLES[key[i]])
     return bytes(masked)
 
 
