@@ -277,7 +277,7 @@ class Client:
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
         except OSError as error:
-            self.fail(error)
+            self.no_answer(error)
         else:
             self.pinged = False
             if data:
@@ -320,7 +320,7 @@ class Client:
         self.fail(HandshakeError(response.status, words or "no WebSocket"))
 
     def no_answer(self, error: Exception) -> None:
-        """Give up a handshake; a refusal without its end says more."""
+        """Give up; in a handshake, a refusal without its end says more."""
         taken = handshake.take_response(self.head)
         if taken:
             self.refused(*taken)
@@ -442,9 +442,11 @@ class Client:
 
     def fail(self, error: Exception, reason: str = "") -> None:
         """End it without a goodbye, as there is nobody to say it to."""
+        before = self.socket
         if self.state is not State.LEAVING:  # Everything has been said.
             self.call("on_error", error)
-        self.gone(reason or explain(error))
+        if self.socket is before:  # The hooks may have connected again.
+            self.gone(reason or explain(error))
 
     def gone(self, why: str) -> None:
         """Let the connection go: here, and nowhere else, it ends."""
@@ -576,7 +578,11 @@ def dial(
     failure = OSError(errno.EADDRNOTAVAIL, "the host has no address")
     # localhost is often two addresses, and only one has a server.
     for family, kind, protocol, _, place in found:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # no IPv6 here, perhaps
+            failure = error
+            continue
         try:
             sock.settimeout(time_left(deadline))
             sock.connect(place)
@@ -631,7 +637,7 @@ SHORT = re.compile("[0-9]{1,3}")  # a length of less than MAX_BODY
 
 def first_line(response: Response, body: bytes) -> tuple[str, bool]:
     """Return the first line of a body, and whether it is whole."""
-    if "chunked" in response.headers.get("Transfer-Encoding", ""):
+    if "chunked" in response.headers.get("Transfer-Encoding", "").lower():
         body = body.partition(b"\n")[2]  # that line is the first size
     line, end, _ = body.lstrip().partition(b"\n")
     return line.decode("utf-8", "replace").strip()[:100], bool(end)

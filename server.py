@@ -254,7 +254,7 @@ class Server:
         self.write_all(set(ask_write).difference(writable))
 
         # 6. Deadlines.
-        if self.now >= self.next_check:
+        if self.now >= self.next_check or self.stopping:
             self.check_deadlines()
         if self.stopping:
             self.say_goodbye()
@@ -399,7 +399,9 @@ class Server:
         for user in self.unsent - full:
             self.write(user)
         while self.lost:
-            self.socket_failed(*self.lost.popitem())
+            user, error = next(iter(self.lost.items()))
+            self.socket_failed(user, error)
+            del self.lost[user]  # Not before: its hook may say something.
 
     def share(self) -> None:
         """Give everyone, as one block, what was said to all till now."""
@@ -419,9 +421,11 @@ class Server:
         once, and only what it does not take goes through the outbox.
         """
         if self.observer:
-            self.notify("shared", self.open.values(), block)
+            self.notify("shared", self.open.values(), block, begun)
         size = len(block)
         for user in self.open.values():
+            if user in self.lost:
+                continue  # Something was left out, perhaps the head of this.
             sent = 0
             if not user.outbox:
                 try:
@@ -443,7 +447,7 @@ class Server:
         that one message, of any size, always fits.
         """
         if user in self.lost:
-            return  # Something was left out, perhaps the head of this.
+            return  # as in hand_out()
         if not begun and self.is_behind(user):
             self.write(user)  # He may well read: perhaps the turn is long.
         if not begun and self.is_behind(user):
@@ -515,7 +519,9 @@ class Server:
             self.listener.close()
             self.listener = None
             for user in list(self.users.values()):
-                if user.handshaken:
+                if user.closing:
+                    pass  # What it still gets may take till its deadline.
+                elif user.handshaken:
                     self.close(user, CloseCode.GOING_AWAY, "the room closes")
                 elif user.head:
                     self.refuse(user, HandshakeError(503, "The room closes."))
@@ -575,7 +581,7 @@ class Server:
 
     def socket_failed(self, user: User, error: OSError) -> None:
         """Drop a user whose connection broke, an everyday thing."""
-        if user.closing:
+        if user.closing and error.errno != errno.ENOBUFS:
             self.drop(user, "hung up")  # All was said; it did not wait.
             return
         self.guard(user, self.on_error, user, error)
@@ -902,7 +908,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(server: Server) -> None:
     """Say where it listens, and run it until Ctrl-C or SIGTERM.
 
-    For programs of one's own, too: serve(Server(port=9000)).
+    For programs of one's own, too: serve(Server(port=9000)). Only in the
+    main thread, as Python handles signals there.
     """
 
     def stop(number: int, frame: Any) -> None:
@@ -913,11 +920,13 @@ def serve(server: Server) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    signals = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(number, stop) for number in signals]
     # Last: whoever reads it may connect at once.
     show("\n".join(invitation(server)))
     server.run()
+    for number, handler in zip(signals, before):
+        signal.signal(number, handler)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -1008,7 +1017,7 @@ def explain(error: Exception, host: str, port: int) -> list[str]:
             "Take one from 1024 up: python server.py 9000",
         ]
     return [
-        f"server.py: {printable(host)[:40]} is no address of this machine.",
+        f"server.py: {printable(host)[:36]} is no address of this machine.",
         "Leave --host out, or use --lan for all of its addresses.",
     ]
 

@@ -47,7 +47,6 @@ class Trace(Observer):
         self.slow: set[User] = set()  # whose outbox was seen not empty
         self.size = 0  # bytes in the last read
         self.frames = 0  # of this turn
-        self.unfinished = 0  # bytes still to come of a frame for all
 
     def tell(self, full: str, short: str = "") -> None:
         """Show what the level asks for: the full text, the short or none."""
@@ -180,8 +179,9 @@ class Trace(Observer):
 
     def show_broken_rule(self, key: int, error: ProtocolError) -> None:
         """Show the rule that was broken, and what is done about it."""
-        if self.server.users[key].closing:
-            return  # Nothing is: a hook has said another Close before.
+        user = self.server.users.get(key)
+        if not user or user.closing:
+            return  # Nothing is: a hook has ended it before.
         done = f"Closing #{key} with {error.code}."
         line = note(f"RFC 6455 {error.reason}. {done}")
         self.tell(line, line)
@@ -202,15 +202,19 @@ class Trace(Observer):
         elif body:
             self.tell(cut(f"  {plain(body.rstrip())}"))
 
-    def shared(self, users: Collection[User], block: Block) -> None:
+    def shared(
+        self, users: Collection[User], block: Block, begun: bool
+    ) -> None:
         """Show what is for everyone, once."""
         if users and block:
             to = fit([f"#{user.key}" for user in users], 30)
             size = many(len(block), "byte")
             self.tell(f"  broadcast -> {size} queued for {to}")
-            self.show_block(bytes(block), f"server --> {to}")
+            if not begun:
+                self.show_block(bytes(block), f"server --> {to}")
             for user in users:
-                if user in self.slow:  # It goes behind what waits already.
+                # It goes behind what waits already, if that is not too much.
+                if user in self.slow and not self.server.is_behind(user):
                     self.tell_outbox(user, user.waiting + len(block))
 
     def tell_outbox(self, user: User, size: int) -> None:
@@ -218,15 +222,14 @@ class Trace(Observer):
         self.tell(f"         outbox of #{user.key}: {many(size, 'byte')}")
 
     def show_block(self, block: bytes, way: str) -> None:
-        """Show the frames in a block; a large one may come in two blocks."""
+        """Show the frames in a block; of a large one, only what is there."""
         if self.level == "off":
             return
-        at = self.unfinished
-        while at < len(block):
+        at = 0
+        while at < len(block) and self.frames <= MAX_FRAMES:
             size = Frame(block, at).size()
             self.show_frame(block[at : at + size], way)
             at += size
-        self.unfinished = at - len(block)
 
     def wrote(self, user: User, sent: int) -> None:
         """Show how the kernel takes what waits, if not all at once."""
@@ -291,14 +294,14 @@ class Explained(codec.Decoder):
 
     def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
         """Show the read, then each frame, then what was wrong."""
-        self.trace.read_frames(self, data)
+        self.tell("read_frames", self, data)
         try:
             for event in super().feed(data):
                 self.show(self.begun)  # --break php takes half frames, too
                 yield event
         except ProtocolError as error:
             self.show(self.begun)
-            self.trace.show_broken_rule(self.user_key, error)
+            self.tell("show_broken_rule", self.user_key, error)
             raise
 
     def read_header(
@@ -332,7 +335,13 @@ class Explained(codec.Decoder):
         self.begun = bytearray()
         if frame:
             way = f"#{self.user_key} --> server"
-            self.trace.show_frame(bytes(frame), way)
+            self.tell("show_frame", bytes(frame), way)
+
+    def tell(self, what: str, *arguments: Any) -> None:
+        """Call the trace as the server does: a bug in it ends no user."""
+        server = self.trace.server
+        if server.observer is self.trace:
+            server.notify(what, *arguments)
 
 
 # ---- how bytes divide into frames -------------------------------------------
@@ -367,19 +376,24 @@ class Frame:
         return self.fields[-1].value - len(self.plain)
 
     def is_refused(self, max_message: int) -> bool:
-        """Tell whether the header alone breaks a rule of all frames."""
-        named = self.named
-        if "MASK" not in named:
+        """Tell whether its header breaks a rule, whatever came before."""
+        if "MASK" not in self.named:
             return False  # one byte is too few to tell
-        is_large = self.payload and self.payload.value > max_message
-        is_known = self.opcode.meaning != "reserved" and not named["RSV"].value
-        return is_large or not is_known or not named["MASK"].value
+        values = {field.name: field.value for field in self.fields}
+        length = values.get("extended length", values["length"])
+        if values["RSV"] or not values["MASK"]:
+            return True
+        if values["opcode"] >= codec.CLOSE:
+            is_bad = length > codec.MAX_CONTROL or not values["FIN"]
+        else:
+            is_bad = length > max_message
+        return is_bad or self.opcode.meaning == "reserved"
 
 
 def divide(data: bytes, missing: int, max_message: int) -> tuple[int, bytes]:
     """Return how many frames end in data, and what is behind the last.
 
-    Nothing counts behind a Close or a broken rule, or MAX_FRAMES.
+    Nothing counts behind a Close, a wrong header or MAX_FRAMES.
     """
     frames, at = int(0 < missing <= len(data)), missing
     while at < len(data):

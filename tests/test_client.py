@@ -816,6 +816,18 @@ class WrongAnswers(ClientCase):
         made = self.talk(never, timeout=0.1)
         self.assert_failed(made, HandshakeError, "^404 No: On$")
 
+    def test_a_body_that_is_cut_off(self):
+        def cut(wire):
+            wire.take_request()
+            wire.write(b"HTTP/1.1 403 No\r\nContent-Length: 99\r\n\r\nwh")
+            wait_until(lambda: made.head.endswith(b"wh"))
+            wire.reset()
+
+        with Scripted(cut) as peer:
+            made = self.client(peer.port)
+            drive(made)
+        self.assert_failed(made, HandshakeError, "^403 No: wh$")
+
     def test_a_101_that_is_none(self):
         upgrade = b"Upgrade: websocket\r\n"
         connection = b"Connection: Upgrade\r\n"
@@ -943,6 +955,42 @@ class NoConnection(ClientCase):
         with mock.patch("socket.getaddrinfo", side_effect=error):
             made.connect()
         self.assert_failed(made, ValueError, "label too long")
+
+    def test_connecting_in_on_close_after_closing_in_on_error(self):
+        made = self.client(free_port())
+        with Scripted(answering(b"HTTP/1.1 404 No\r\n\r\nwhy\n")) as peer:
+            made.on_error = lambda one, error: one.close()
+            made.on_close = lambda one, code, reason: (
+                setattr(one, "on_close", lambda *_: None),
+                setattr(one, "address", parse_url(peer.url)),
+                one.connect(),
+            )
+            made.connect()
+            self.assertIs(made.state, State.CONNECTING)
+            self.assertTrue(made.socket)
+            made.on_error = lambda one, error: made.calls.append(error)
+            drive(made)
+        self.assertEqual(str(made.calls[-1]), "404 No: why")
+
+    def test_a_system_without_ipv6(self):
+        found = [
+            (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", 1, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1)),
+        ]
+        tried = []
+
+        def no_ipv6(family, kind, protocol):
+            tried.append(family)
+            raise OSError(errno.EAFNOSUPPORT, "no such family")
+
+        made = self.client(9000)
+        both = mock.patch.multiple(
+            socket, getaddrinfo=lambda *_, **__: found, socket=no_ipv6
+        )
+        with both:
+            made.connect()
+        self.assertEqual(tried, [socket.AF_INET6, socket.AF_INET])
+        self.assert_failed(made, OSError, "no such family")
 
     def test_closing_in_on_error_is_one_end(self):
         made = self.client(free_port())

@@ -580,9 +580,10 @@ class Resets(unittest.TestCase):
             victim.reset()
             running.go_on.set()
             wait_for_users(running, 1)
+            self.assertEqual(peer.receive(), "hold")
+            talk([peer], "still here")
             self.assertEqual(running.errors, [])
             self.assertIn("#2 left: 1001 bye", running.lines)
-            self.assertEqual(peer.receive(), "hold")
 
     def test_who_is_too_late_is_named_in_the_same_turn(self):
         with room() as running, Peer(running.port) as peer:
@@ -663,6 +664,88 @@ class Resets(unittest.TestCase):
             self.assertEqual((process.end(), process.errors), (0, []))
 
 
+class Turns(unittest.TestCase):
+    """A plain server whose turns are taken one by one."""
+
+    def setUp(self):
+        patience = mock.patch.object(server, "PATIENCE", 0.01)
+        patience.start()
+        self.addCleanup(patience.stop)
+        self.server = Relay()
+        self.errors = []
+        self.server.on_error = lambda user, error: self.errors.append(error)
+        self.socks = [self.connect() for _ in range(2)]
+        self.user = self.server.users[1]
+
+    def connect(self):
+        sock = connect(self.server.port, request())
+        self.addCleanup(sock.close)
+        count = len(self.server.open) + 1
+        while len(self.server.open) < count:
+            self.server.turn()
+        read_head(sock)
+        return sock
+
+    def tearDown(self):
+        for user in self.server.users.values():
+            user.socket.close()
+        if self.server.listener:
+            self.server.listener.close()
+
+    def test_the_lost_hear_nothing_more(self):
+        self.server.lost[self.user] = OSError(5, "gone")
+        self.server.broadcast("a block")
+        self.server.share()
+        self.server.send(self.user, "a whisper")
+        self.server.broadcast(b"x" * 100_000)
+        self.assertEqual((self.user.waiting, len(self.user.outbox)), (0, 0))
+
+        def last_words(user, error):
+            self.server.broadcast("it has gone")
+            self.server.share()
+
+        self.server.on_error = last_words
+        self.server.turn()
+        self.assertEqual(read_to_end(self.socks[0]), b"")
+        self.assertEqual(list(self.server.users), [2])
+        self.assertFalse(self.server.lost)
+
+    def test_who_was_behind_and_is_closed_in_the_same_turn(self):
+        reason = "did not read: 7 bytes waited"
+        self.server.lost[self.user] = OSError(errno.ENOBUFS, reason)
+        self.server.close(self.user, 4001)
+        self.server.turn()
+        self.assertEqual([error.strerror for error in self.errors], [reason])
+
+    def test_while_it_stops_no_half_second_is_waited_for(self):
+        self.server.stop()
+        self.server.turn()
+        self.server.next_check = time.monotonic() + 60
+        self.user.deadline = 0
+        self.server.turn()
+        self.assertEqual(list(self.server.users), [2])
+
+    def test_a_page_that_is_on_its_way_is_not_cut(self):
+        sock = connect(self.server.port, buffer=4096)
+        self.addCleanup(sock.close)
+        while len(self.server.users) < 3:
+            self.server.turn()
+        user = self.server.users[3]
+        user.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        while not user.closing:
+            self.server.turn()
+        self.assertTrue(user.outbox)
+        page = b""
+        self.server.stop()
+        sock.setblocking(False)
+        while self.server.users.get(3) and b"</html>" not in page:
+            self.server.turn()
+            with contextlib.suppress(BlockingIOError):
+                page += sock.recv(2**16)
+        self.assertIn(b"</html>", page)
+
+
 class Hooks(unittest.TestCase):
     """A bug in a hook is its user's misfortune, and nobody else's."""
 
@@ -681,7 +764,7 @@ class Hooks(unittest.TestCase):
                 with mock.patch.object(running, hook, raising):
                     action(running, peer)
                     wait_for_users(running, 1)
-                talk([peer], "still here")
+                    talk([peer], "still here")
         return errors.getvalue()
 
     def expect_500(self, running, peer):

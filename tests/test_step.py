@@ -541,6 +541,13 @@ class Menu(unittest.TestCase):
             sock.sendall(HELLO)
             self.assertNotIn("got nothing", one.turn("", ""))
 
+    def test_each_turn_has_its_own_frames(self):
+        with Lesson("short") as lesson:
+            sock = lesson.join()
+            for _ in range(3):
+                sock.sendall(HELLO * 40)
+                self.assertEqual(lesson.turn("", "").count("FRAME"), 80)
+
     def test_the_end_of_input(self):
         for error in (EOFError(), KeyboardInterrupt(), OSError(5, "gone")):
             for answers in ([error], ["1", error], ["no", error]):

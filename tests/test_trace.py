@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import random
 import re
@@ -488,6 +489,33 @@ class Golden(unittest.TestCase):
                 self.assertIn("Closing #1 with", shown)
                 self.assertNotIn("needs", shown.replace("it needs", ""))
 
+    def test_a_wrong_header_is_the_last_that_counts(self):
+        part = encode_frame(TEXT, b"a", MASKING_KEY, False)
+        long = encode_frame(PING, bytes(126), MASKING_KEY)
+        for wrong in (encode_frame(PING, b"", MASKING_KEY, False), long):
+            with self.subTest(wrong[:2]), Watched() as watched:
+                sock = watched.open()
+                watched.text()
+                watched.say(sock, wrong + HELLO * 2)
+                self.assertNotIn("in one read", watched.text())
+        for right in (encode_frame(PING, bytes(20), MASKING_KEY), part):
+            with self.subTest(right[:2]), Watched(max_message=10) as watched:
+                sock = watched.open()
+                watched.text()
+                end = encode_frame(CONTINUATION, b"", MASKING_KEY)
+                watched.say(sock, right + (end if right == part else HELLO))
+                self.assertIn("2 frames in one read", watched.text())
+
+    def test_a_hook_has_dropped_before_the_rule_was_broken(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.server.on_message = lambda user, message: (
+                watched.server.drop(user, "just so")
+            )
+            watched.say(sock, HELLO + encode_frame(TEXT, b"Hello"))
+            self.assertNotIn("Closing", watched.text())
+            self.assertTrue(watched.server.observer)
+
     def test_a_hook_has_closed_before_the_rule_was_broken(self):
         with Watched() as watched:
             sock = watched.open()
@@ -746,6 +774,12 @@ class SlowReader(unittest.TestCase):
             watched.server.turn()
             line = f"\n         outbox of #1: {waited + 1000} bytes"
             self.assertTrue(watched.text().endswith(line))
+            backlog = watched.server.max_backlog
+            watched.server.max_backlog = 1
+            self.assertTrue(watched.server.is_behind(user))
+            watched.server.observer.shared([user], b"\x81\0", False)
+            self.assertNotIn("outbox", watched.text())
+            watched.server.max_backlog = backlog
             sock.setblocking(False)
             while user.waiting:
                 with contextlib.suppress(BlockingIOError):
@@ -799,6 +833,20 @@ class TheObserver(unittest.TestCase):
             watched.say(sock, HELLO * 80)
             calls = [call[0] for call in observer.method_calls]
             self.assertEqual(calls, ["woke", "received", "shared"])
+
+    def test_a_trace_that_raises_ends_no_user(self):
+        for what in ("read_frames", "show_frame", "show_broken_rule"):
+            with self.subTest(what), Watched() as watched:
+                sock = watched.open()
+                trace = watched.server.observer
+                errors = io.StringIO()
+                bug = mock.patch.object(trace, what, None)
+                with bug, contextlib.redirect_stderr(errors):
+                    watched.say(sock, HELLO + encode_frame(TEXT, b"x"))
+                self.assertEqual(sock.recv(7), b"\x81\x05Hello")
+                self.assertEqual(sock.recv(4), b"\x88\x1a\x03\xea")
+                self.assertIsNone(watched.server.observer)
+                self.assertEqual(errors.getvalue().count("TypeError"), 1)
 
     def test_one_that_raises_is_let_go(self):
         hooks = ("woke", "connected", "received", "queued", "shared", "left")
