@@ -50,7 +50,7 @@ Block = Union[bytes, memoryview]
 
 RECV_SIZE = 64 * 1024  # bytes; one read per client and turn
 TIMEOUT = 10.0  # seconds, for connecting, and for the answer to a Close
-LEAVING_SECONDS = 2.0  # for the server to hang up, which comes first to it
+LEAVING_SECONDS = 2.0  # the server hangs up first; then we do
 MAX_DELAY = 30.0  # seconds between attempts
 PATIENCE = 0.5  # Windows: Ctrl-C does not wake select()
 FD_SETSIZE = 1024  # descriptors that select() can watch
@@ -465,6 +465,8 @@ class Client:
 
     def call(self, hook: str, *arguments: Any) -> None:
         """Call a hook; one that was assigned gets the client as well."""
+        # An assigned hook is a plain function in the object, not a method of
+        # its class: so it must be handed the client.
         assigned = vars(self).get(hook)
         try:
             if assigned:

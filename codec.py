@@ -67,7 +67,7 @@ LENGTH = 0b0111_1111
 
 LENGTH_16 = 126  # in the 7 bits: the length stands in the next 2 bytes
 LENGTH_64 = 127  # in the 7 bits: the length stands in the next 8 bytes
-MAX_CONTROL = 125  # RFC 6455 s5.5: so a control frame always fits one read
+MAX_CONTROL = 125  # RFC 6455 s5.5: payload bytes of a ping, pong or Close
 MAX_MESSAGE = 1024 * 1024  # one pasted photograph, not somebody's disk
 
 # Plain numbers: an enum member costs a lookup each time, once per frame.
@@ -115,17 +115,17 @@ class Decoder:
         self.key = b""
         self.missing = 0  # payload bytes still to come
         # The message that it belongs to:
-        self.opcode = CONTINUATION  # TEXT or BINARY while one is under way
+        self.opcode = CONTINUATION  # of its first frame; CONTINUATION: none
         self.payload = bytearray()
         self.utf8: codecs.IncrementalDecoder | None = None
 
     def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
-        """Take in what was received; yield each (opcode, message) it ends.
+        """Take in one read; yield (opcode, message) for each that is whole.
 
-        Yields (TEXT, str), (BINARY, bytes), (PING, bytes), (PONG, bytes)
-        and, as the very last, (CLOSE, Close): iterate to the end. Raises
-        ProtocolError, behind the messages that stood before the offence.
-        After either of the two the connection is over: feed nothing more.
+        (TEXT, str), (BINARY, bytes), (PING, bytes), (PONG, bytes) or (CLOSE,
+        Close). Raises ProtocolError at a broken rule, after the messages
+        before it. After that, or after a Close: feed nothing more. Else
+        iterate to the end: a generator does no more than it is asked for.
         """
         if self.rest:
             data = self.rest + data
@@ -142,7 +142,7 @@ class Decoder:
             fin, opcode, key, start, length = header
             end = start + length
             if end <= have and fin and opcode != CONTINUATION:
-                # The usual case: all of it is here, in one frame.
+                # 1. A message in one frame, or a control frame: all is here.
                 payload = data[start:end]
                 if key:
                     payload = mask(payload, key)
@@ -155,8 +155,9 @@ class Decoder:
                 else:
                     yield opcode, payload
             elif opcode >= CLOSE:
-                break  # at most 125 bytes: wait for the whole of it
+                break  # 2. Part of a control frame: it is short, so wait.
             else:
+                # 3. A piece of a message: keep it, note what is missing.
                 self.begin_frame(fin, opcode, key, length)
                 at = self.take_piece(data, start)
                 if not self.missing and fin:
@@ -204,7 +205,7 @@ class Decoder:
         return fin, opcode, data[at : at + 4], at + 4, length
 
     def check_opcode(self, fin: int, opcode: int, length: int) -> None:
-        """Check what may come now (s5.4), and what a control frame may be."""
+        """Check that such a frame may come now (s5.4, s5.5)."""
         if opcode not in OPCODES:
             raise broken(f"s5.2: opcode 0x{opcode:X} is reserved")
         if opcode >= CLOSE:
@@ -360,11 +361,11 @@ def encode_frame(
 
     key: 4 bytes to mask with, as a client must; empty: not masked.
     """
-    head = encode_head(opcode, len(payload), key, fin)
-    return head + (mask(payload, key) if key else payload)
+    header = encode_header(opcode, len(payload), key, fin)
+    return header + (mask(payload, key) if key else payload)
 
 
-def encode_head(
+def encode_header(
     opcode: int, size: int, key: bytes = b"", fin: bool = True
 ) -> bytes:
     """Return all of a frame that stands before a payload of size bytes."""
@@ -373,10 +374,10 @@ def encode_head(
     if size < LENGTH_16:
         return bytes((first, mask_bit | size)) + key
     if size <= 0xFFFF:
-        head = bytes((first, mask_bit | LENGTH_16))
-        return head + size.to_bytes(2, "big") + key
-    head = bytes((first, mask_bit | LENGTH_64))
-    return head + size.to_bytes(8, "big") + key
+        header = bytes((first, mask_bit | LENGTH_16))
+        return header + size.to_bytes(2, "big") + key
+    header = bytes((first, mask_bit | LENGTH_64))
+    return header + size.to_bytes(8, "big") + key
 
 
 def mask(payload: bytes, key: bytes) -> bytes:
@@ -386,14 +387,15 @@ def mask(payload: bytes, key: bytes) -> bytes:
 
         bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
 
-    Small payloads are XORed as one large number; from 1 KiB up it is
-    faster to take every fourth byte, all of which meet the same byte of
-    the key, and look them up in that byte's table.
+    Under 1 KiB both are XORed as one large number. From there on: bytes 0,
+    4, 8 ... all meet key[0], so one table of 256 answers translates them
+    all; then bytes 1, 5, 9 ... with key[1], and so on.
     """
     size = len(payload)
     if size < 1024:
-        keys = (key * (size // 4 + 1))[:size]
-        number = int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")
+        repeated = (key * (size // 4 + 1))[:size]
+        number = int.from_bytes(payload, "big")
+        number ^= int.from_bytes(repeated, "big")
         return number.to_bytes(size, "big")
     masked = bytearray(payload)
     for i in range(4):
@@ -411,8 +413,8 @@ XOR_TABLES = [bytes(b ^ k for b in range(256)) for k in range(256)]
 class Field(NamedTuple):
     """One field of a frame, as it lies on the wire (s5.2).
 
-    offset: of its first byte in the frame; raw: the bytes that it is in;
-    bits: its own ones, if it shares its byte; 0 if its bytes are all its own.
+    offset: where it begins in the frame; raw: the bytes that hold it;
+    bits: a bit mask, if it is only some bits of a byte; 0 for whole bytes.
     """
 
     offset: int
@@ -433,22 +435,22 @@ def explain_frame(data: bytes, at: int = 0) -> list[Field]:
     so it also shows what breaks a rule. The last field of a frame whose
     header is whole is its payload: value is its length, raw what is there.
     """
-    head = data[at : at + MAX_HEADER]
-    fields = explain_first_bytes(head)
-    if len(head) < 2:
+    header = data[at : at + MAX_HEADER]
+    fields = explain_first_bytes(header)
+    if len(header) < 2:
         return fields
-    length, end = head[1] & LENGTH, 2
+    length, end = header[1] & LENGTH, 2
     if length >= LENGTH_16:
         size = 2 if length == LENGTH_16 else 8
-        raw = head[end : end + size]
+        raw = header[end : end + size]
         if len(raw) < size:
             return fields
         length = int.from_bytes(raw, "big")
         meaning = f"length {length}, in {8 * size} bits"
         fields.append(Field(end, raw, 0, "extended length", length, meaning))
         end += size
-    if head[1] & MASK:
-        raw = head[end : end + 4]
+    if header[1] & MASK:
+        raw = header[end : end + 4]
         if len(raw) < 4:
             return fields
         key, meaning = int.from_bytes(raw, "big"), "masking key, 4 bytes"
@@ -460,27 +462,27 @@ def explain_frame(data: bytes, at: int = 0) -> list[Field]:
     return fields
 
 
-def explain_first_bytes(head: bytes) -> list[Field]:
+def explain_first_bytes(header: bytes) -> list[Field]:
     """Return the fields of the two bytes with which every frame begins."""
     fields = []
-    if len(head) > 0:
-        fin, rsv = head[0] & FIN, head[0] & RSV
-        opcode = head[0] & OPCODE
+    if len(header) > 0:
+        fin, rsv = header[0] & FIN, header[0] & RSV
+        opcode = header[0] & OPCODE
         name = Opcode(opcode).name if opcode in OPCODES else "reserved"
         last = "last (or only) piece" if fin else "more pieces follow"
         unused = "reserved, but set" if rsv else "no extension in use"
         fields += [
-            Field(0, head[:1], FIN, "FIN", fin >> 7, last),
-            Field(0, head[:1], RSV, "RSV", rsv >> 4, unused),
-            Field(0, head[:1], OPCODE, "opcode", opcode, name),
+            Field(0, header[:1], FIN, "FIN", fin >> 7, last),
+            Field(0, header[:1], RSV, "RSV", rsv >> 4, unused),
+            Field(0, header[:1], OPCODE, "opcode", opcode, name),
         ]
-    if len(head) > 1:
-        bit, length = head[1] & MASK, head[1] & LENGTH
+    if len(header) > 1:
+        bit, length = header[1] & MASK, header[1] & LENGTH
         way = MASK_MEANINGS[bit]
         what = LENGTH_MEANINGS.get(length, "payload bytes")
         fields += [
-            Field(1, head[1:2], MASK, "MASK", bit >> 7, way),
-            Field(1, head[1:2], LENGTH, "length", length, what),
+            Field(1, header[1:2], MASK, "MASK", bit >> 7, way),
+            Field(1, header[1:2], LENGTH, "length", length, what),
         ]
     return fields
 

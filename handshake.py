@@ -42,7 +42,7 @@ MAX_HEAD = 16 * 1024
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) ([!-~]+) HTTP/(1\.[0-9])")
 # RFC 6455 s4.2.1: a path, or a whole address; then perhaps a query.
 TARGET = re.compile(r"(?:https?://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?")
-# Simple servers refuse in HTTP/1.0, but a WebSocket opens in HTTP/1.1.
+# An answer in HTTP/1.0 may refuse, but not say 101: see the (?! 101).
 STATUS_LINE = re.compile(r"HTTP/1\.(?:1|0(?! 101)) ([0-9]{3})(?: (.*))?")
 # A token, a colon without a space before it, a value without controls.
 HEADER_LINE = re.compile(
@@ -57,9 +57,10 @@ SINGLE_HEADERS = {
 
 
 class HandshakeError(Exception):
-    """A request that is refused.
+    """A handshake that failed, on either side.
 
-    status: of the HTTP answer (int); reason: one sentence for its body.
+    status: of the HTTP answer (int), 400 if what came is no HTTP; reason:
+    one sentence for its body.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -138,7 +139,7 @@ def take_request(received: bytes) -> tuple[Request, bytes] | None:
 def take_head(received: bytes) -> tuple[str, list[str], bytes] | None:
     """Return (first line, header lines, the bytes behind the empty line).
 
-    Or None while the empty line has not arrived, or HandshakeError 431.
+    None while the empty line has not arrived. Raises HandshakeError 431.
     """
     head, end, rest = received.partition(b"\r\n\r\n")
     # Without its end, the last three bytes may belong to the empty line.
@@ -168,7 +169,7 @@ def check_beginning(received: bytes) -> None:
         raise HandshakeError(400, "That is not HTTP.")
 
 
-# The beginning of a request line, wherever it was cut.
+# "GET /path HTTP/1.1\r", cut anywhere: "", "GE", "GET /pa", "GET /path HT".
 BEGINNING = re.compile(rb"(?:[A-Z]{1,20}(?: [!-~]*(?: [!-~]*\r?)?)?)?")
 NOT_HTTP = {
     b"\x16": "That is https; open http:// with the same address.",
@@ -215,7 +216,7 @@ def tokens(value: str) -> list[str]:
 
 
 def wants_websocket(request: Request) -> bool:
-    """Tell a handshake, even a faulty one, from a request for a page."""
+    """Tell whether a handshake is meant, even a faulty one, not a page."""
     return (
         "websocket" in tokens(request.headers.get("Upgrade", ""))
         or "Sec-WebSocket-Key" in request.headers
@@ -264,11 +265,13 @@ def check_origin(
     origin = request.headers.get("Origin")
     if origin is None or origin in (allowed or ("null",)):
         return
-    own = ORIGIN.fullmatch(origin.lower())
+    page = ORIGIN.fullmatch(origin.lower())
     host = ORIGIN.fullmatch("http://" + request.headers["Host"].lower())
-    if own and host and (own[1], own[2] or "80") == (host[1], host[2] or "80"):
-        if ADDRESS.fullmatch(own[1]) or own[1] in own_names:
-            return
+    # The page is ours: from the same host and port, and that host is here.
+    if page and host and page[1] == host[1]:
+        if (page[2] or "80") == (host[2] or "80"):
+            if ADDRESS.fullmatch(page[1]) or page[1] in own_names:
+                return
     raise HandshakeError(403, f"Pages from {origin} may not connect.")
 
 

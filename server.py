@@ -2,9 +2,11 @@
 
     python server.py 9000
 
-Read it from the top: first what a user is, then the loop, whose methods
-stand in the order in which a turn calls them, then the chat room and the
-command line. HTTP is in handshake.py, frames are in codec.py.
+Read Server.turn() first: below it stand the methods that it calls, in
+that order, and how a user leaves. Above it: what a user is, the hooks, and
+what a program calls. At the end: sockets, the chat room, the command line.
+HTTP is in handshake.py, frames are in codec.py. "The tutorial" is a PHP
+class that this room mirrors, see section 11 of the README.
 
 Left out on purpose: login, encryption, more users than one select() can
 watch. Each of them is a chapter of its own.
@@ -42,7 +44,7 @@ import handshake
 from codec import CloseCode, ProtocolError
 from handshake import HandshakeError, Request
 
-Block = Union[bytes, memoryview]
+Block = Union[bytes, memoryview]  # what goes out together: frames, or HTTP
 
 PAGE = os.path.join(os.path.dirname(__file__), "client.html")
 
@@ -51,24 +53,24 @@ MAX_RECV_SIZE = 1024 * 1024  # Python sets so much aside before each read
 MAX_BACKLOG = 16 * 1024 * 1024  # bytes; a tab may sleep for a minute or two
 PING_INTERVAL = 20.0  # seconds; routers forget silent connections after 30
 HANDSHAKE_SECONDS = 10.0  # a browser needs a thousandth of that
-# For the other side to take the Close and hang up; with PATIENCE: two.
-CLOSING_SECONDS = 1.5
+CLOSING_SECONDS = 1.5  # for hanging up after a Close; PATIENCE comes on top
 # Windows: Ctrl-C does not wake select(), so it must wake by itself.
 PATIENCE = 0.5
 ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
 FD_SETSIZE = 1024  # descriptors that select() can watch
 WINDOWS_SOCKETS = 512  # sockets that it can watch there
-SPARE = 16  # places kept for refusing politely, and for reading the page
+SPARE = 16  # descriptors kept free: to refuse newcomers, to read the page
 LARGE = 64 * 1024  # bytes; from here on a copy costs more than a call
-BLOCK_COST = 64  # bytes that Python needs to keep a block, about
-GATHER = 64  # blocks handed to the kernel at once; it may limit them to 1024
+BLOCK_COST = 64  # bytes, about, that Python adds to those of a block
+GATHER = 64  # blocks for one sendmsg(); a kernel may take 1,024 at most
 
 
 class User:
     """One connection; in the tutorial, $this->users[$k].
 
-    Its life: connected -> handshaken -> closing -> gone. After "closing"
-    nothing it sends is looked at and nothing more is queued for it.
+    Its life: connected -> handshaken -> closing -> gone; who is refused is
+    never handshaken. While closing, what it sends is thrown away, and
+    nothing more is queued for it.
     """
 
     __slots__ = (
@@ -85,7 +87,7 @@ class User:
         max_message: int,
         now: float,
     ) -> None:
-        self.key = key  # a counter, to be read aloud as "#3"
+        self.key = key  # counts up from 1: "#3"; the "code" of the room
         self.socket = sock
         # select() takes whatever has a fileno(): ask it for users, get users.
         self.fileno = sock.fileno
@@ -95,7 +97,7 @@ class User:
         self.handshaken = False  # the tutorial's 'shou' => false
         self.closing = False
         self.head = b""  # what has arrived of the request
-        self.decoder = codec.Decoder(True, max_message)
+        self.decoder = codec.Decoder(masked=True, max_message=max_message)
         self.outbox: deque[Block] = deque()  # what the kernel did not take
         self.waiting = 0  # bytes in the outbox
         self.pinged = False  # and nothing has come since
@@ -124,7 +126,6 @@ class Server:
         ping_interval: float = PING_INTERVAL,
         recv_size: int = RECV_SIZE,
     ) -> None:
-        keep_memory()
         self.origins = origins
         self.max_message = max_message
         self.max_backlog = max_backlog
@@ -134,8 +135,9 @@ class Server:
         self.users: dict[int, User] = {}  # all who are connected
         self.open: dict[int, User] = {}  # handshaken and not closing
         self.unsent: set[User] = set()  # whose outbox is not empty
-        self.lost: dict[User, OSError] = {}  # to be dropped in this turn
-        self.block: list[bytes] = []  # what is being said to all
+        # To whom sending failed; write_all() drops them in this turn.
+        self.lost: dict[User, OSError] = {}
+        self.block: list[bytes] = []  # frames for all, not yet handed out
         self.last_key = 0
         self.running = True
         self.stopping = False
@@ -146,6 +148,7 @@ class Server:
         self.host, self.port = self.listener.getsockname()[:2]
         self.own_names = own_names()
         self.places = count_places(self.listener)
+        keep_memory()
 
     # ---- hooks, to be overridden or assigned ------------------------------
 
@@ -163,20 +166,20 @@ class Server:
         self.broadcast(message)
 
     def on_close(self, user: User, code: int, reason: str) -> None:
-        """Gone, once for each opened user; 1006: without a Close frame."""
+        """A user has gone, only after on_open; 1006: no Close frame came."""
 
     def on_error(self, user: User, error: Exception) -> None:
-        """A hook raised, or the socket failed."""
+        """A hook raised, or the socket failed: this connection ends."""
 
     def diary(self, text: str) -> None:
-        """Somebody was refused."""
+        """Note a line: who was refused, or why nobody can be accepted."""
 
     # ---- what a program calls ---------------------------------------------
 
     def send(self, user: User, message: str | bytes) -> None:
         """Send to one user: str as text, bytes as binary.
 
-        ValueError: not before on_open. To one who is leaving: nothing.
+        ValueError: not before on_open. While closing, it gets nothing.
         """
         if not user.handshaken:
             raise ValueError(f"#{user.key} has not finished the handshake")
@@ -192,11 +195,11 @@ class Server:
         if len(message) <= LARGE:
             self.block.append(codec.encode_message(message))
             return
-        # A megabyte is not copied, just to stand behind its head; but the
-        # head does not travel alone either: that would wake each reader twice.
+        # A megabyte is not copied, just to stand behind its header. But that
+        # does not travel alone either: it would wake each reader twice.
         opcode, payload = codec.to_payload(message)
-        head = codec.encode_head(opcode, len(payload))
-        self.block.append(head + payload[:LARGE])
+        header = codec.encode_header(opcode, len(payload))
+        self.block.append(header + payload[:LARGE])
         self.share()
         self.hand_out(memoryview(payload)[LARGE:], begun=True)
 
@@ -246,10 +249,10 @@ class Server:
 
         # 4. Read once from each readable user.
         for user in readable:
-            if user.key in self.users:
-                self.read(user)
+            self.read(user)
 
-        # 5. Write what this turn produced, and what waited for room.
+        # 5. Write what this turn produced, and what waited for room. An
+        # outbox that was begun in this turn was not asked about: it is tried.
         self.share()
         self.write_all(set(ask_write).difference(writable))
 
@@ -261,13 +264,13 @@ class Server:
         self.share()  # That somebody has left was said just now.
 
     def may_accept(self) -> bool:
-        """Tell whether a newcomer could be watched, if only to refuse him.
+        """Tell whether a newcomer can be accepted, if only to be refused.
 
-        Otherwise he waits in the kernel's queue, and the listening socket,
-        which stays readable, is not asked for: or select() would spin.
+        If not, it waits in the kernel, and we do not ask about the listening
+        socket: that stays readable, so select() would never sleep.
         """
-        room = len(self.users) < self.places + SPARE // 2
-        return room and self.now >= self.accept_again
+        has_place = len(self.users) < self.places + SPARE // 2
+        return has_place and self.now >= self.accept_again
 
     def accept(self) -> None:
         """Make users of those who knock."""
@@ -332,10 +335,15 @@ class Server:
     def guard(
         self, user: User, step: Callable[..., None], *arguments: Any
     ) -> None:
-        """Do one step for one user; what goes wrong ends only this one."""
+        """Call step(*arguments) for a user; an error ends only this user.
+
+        A broken rule: a Close with its code. A bad request: an HTTP status.
+        All else is a bug in a hook.
+        """
         try:
             step(*arguments)
         except ProtocolError as error:
+            # Guarded as well: a hook's own may have a reason that is too long.
             self.guard(user, self.close, user, error.code, error.reason)
         except HandshakeError as error:
             self.guard(user, self.refuse, user, error)
@@ -352,15 +360,15 @@ class Server:
         user.head = b""
         user.request = request
         if not handshake.wants_websocket(request):
-            self.finish(user, page(request))
+            self.finish(user, page(request))  # a browser fetches the page
             return
         handshake.check_upgrade(request)
         handshake.check_origin(request, self.origins, self.own_names)
         self.on_handshake(user, request)
         if user.closing:
-            return
+            return  # the hook has called close()
         self.queue(user, handshake.switching_protocols(request))
-        user.handshaken = True  # Not before: the 101 is still HTTP.
+        user.handshaken = True  # From here on: frames. The 101 is still HTTP.
         user.deadline = self.now + self.ping_interval
         self.open[user.key] = user
         self.on_open(user)
@@ -381,27 +389,16 @@ class Server:
             elif opcode == codec.CLOSE:
                 # RFC 6455 s5.5.1: answer with the same code.
                 answer = codec.encode_close(message.code)
-                self.finish(user, answer, *message)
+                self.finish(user, answer, message.code, message.reason)
+            # A pong needs no answer: any read has reset pinged, above.
 
     def queue(self, user: User, block: Block) -> None:
         """Put a block for one user behind all that was said before."""
         if not user.closing:
-            self.share()
+            self.share()  # First what was said to all: the order is kept.
             if self.observer:
                 self.notify("queued", user, block)
             self.put(user, block)
-
-    def write_all(self, full: set[User]) -> None:
-        """Send what waits, but not to those in full: no room there.
-
-        Then drop those whom something could not be sent to.
-        """
-        for user in self.unsent - full:
-            self.write(user)
-        while self.lost:
-            user, error = next(iter(self.lost.items()))
-            self.socket_failed(user, error)
-            del self.lost[user]  # Not before: its hook may say something.
 
     def share(self) -> None:
         """Give everyone, as one block, what was said to all till now."""
@@ -409,6 +406,15 @@ class Server:
             block = b"".join(self.block)
             self.block.clear()
             self.hand_out(block)
+
+    def write_all(self, full: set[User]) -> None:
+        """Write to all who have an outbox, but those in full; drop the lost."""
+        for user in self.unsent - full:
+            self.write(user)
+        while self.lost:
+            user, error = next(iter(self.lost.items()))
+            self.socket_failed(user, error)
+            del self.lost[user]  # Last: its hooks may broadcast.
 
     def hand_out(self, block: Block, begun: bool = False) -> None:
         """Give everyone the same block; begun: the rest of a message.
@@ -435,21 +441,24 @@ class Server:
                 except BlockingIOError:
                     pass
                 except OSError as error:
-                    self.lost[user] = error
-            self.put(user, memoryview(block)[sent:] if sent else block, begun)
+                    self.lost[user] = error  # put() does nothing then
+            # block[sent:] would copy the rest for each user; a view does not.
+            rest = memoryview(block)[sent:] if sent else block
+            self.put(user, rest, begun)
             if sent and self.observer:
                 self.notify("wrote", user, sent)
 
     def put(self, user: User, block: Block, begun: bool = False) -> None:
-        """Put a block in an outbox; it is shared, not copied.
+        """Put a block at the end of an outbox; it is shared, not copied.
 
-        Tested before adding, and not in the middle of a message (begun), so
-        that one message, of any size, always fits.
+        If too much waits already, mark the user as lost instead. The new
+        block is not counted, so one message of any size always fits, and
+        the rest of a message that was begun is never refused.
         """
         if user in self.lost:
             return  # as in hand_out()
         if not begun and self.is_behind(user):
-            self.write(user)  # He may well read: perhaps the turn is long.
+            self.write(user)  # In a long turn it may have read meanwhile.
         if not begun and self.is_behind(user):
             reason = f"did not read: {user.waiting} bytes waited"
             self.lost[user] = OSError(errno.ENOBUFS, reason)
@@ -471,11 +480,13 @@ class Server:
             while outbox:
                 sent = send_some(user.socket, outbox)
                 user.waiting -= sent
+                # The kernel stops anywhere: forget the blocks that went
+                # whole, keep the rest of the next one.
                 while outbox and sent >= len(outbox[0]):
                     sent -= len(outbox.popleft())
                 if sent:
                     outbox[0] = memoryview(outbox[0])[sent:]
-            self.unsent.discard(user)
+            self.unsent.discard(user)  # Only reached with an empty outbox.
             if user.closing:
                 # The other side reads our Close, then the end of the stream.
                 user.socket.shutdown(socket.SHUT_WR)
@@ -488,7 +499,7 @@ class Server:
             self.notify("wrote", user, waited - user.waiting)
 
     def check_deadlines(self) -> None:
-        """Part, about twice a second, with those who are too late."""
+        """Ping the silent and drop the late, about twice a second."""
         self.next_check = self.now + PATIENCE
         for user in list(self.users.values()):
             if self.now < user.deadline:
@@ -564,7 +575,7 @@ class Server:
             self.finish(user, answer)
 
     def attempt(self, hook: Callable[..., None], *arguments: Any) -> None:
-        """Call a hook of which a bug is printed, and ends nothing."""
+        """Call a hook; if it raises, print the traceback and go on."""
         try:
             hook(*arguments)
         except Exception as error:
@@ -601,7 +612,7 @@ class Server:
         if user.handshaken:
             if user.code == CloseCode.ABNORMAL:
                 user.reason = why
-            code = int(user.code)  # A plain one prints as 1001 in each Python.
+            code = int(user.code)  # Not all Pythons print an enum as 1001.
             self.guard(user, self.on_close, user, code, user.reason)
 
 
@@ -671,12 +682,12 @@ def count_places(listener: socket.socket) -> int:
 
 
 def keep_memory() -> None:
-    """Tell malloc that megabytes come and go here.
+    """Let malloc keep freed megabytes for the next message.
 
-    glibc gives large blocks back to the kernel, page by page, and takes new
-    pages for the next one: a third of the time of a 1 MiB message. What
-    counts as large is as much as was freed before. These bytes are never
-    touched, so they cost nothing; elsewhere this does nothing.
+    glibc gives a freed block back to the kernel if it is larger than any
+    that was freed before, and then each large message waits for new pages:
+    a third of its time. So one large block is freed here; it is never
+    touched, so it costs nothing. Elsewhere this does nothing.
     """
     bytes(8 * 1024 * 1024)
 
@@ -759,14 +770,14 @@ class ChatRoom(Server):
             self.broadcast(to_json(removed))
 
     def name(self, user: User, name: str) -> None:
-        """Give a user a name and make him and the others acquainted."""
+        """Give a user a name; tell all others, and tell it of them."""
         is_newcomer = not user.name
         code = str(user.key)
         user.name = clean_name(name) or f"user {code}"
         added = to_json({"type": "add", "name": user.name, "code": code})
         if not is_newcomer:
-            # A new name for someone known. One frame for all, as thousands
-            # of these in one read would be dear otherwise.
+            # A new name for someone known: one frame for all, as thousands
+            # of these in one read would cost too much otherwise.
             self.broadcast(added)
             return
         self.diary(f"#{user.key} is {user.name}")

@@ -18,7 +18,7 @@ import codec
 import handshake
 
 # These names stay with the right functions: the faults are built on them.
-from codec import encode_frame, encode_head, to_payload
+from codec import encode_frame, encode_header, to_payload
 from handshake import Request, accept_key, switching_protocols
 
 
@@ -79,12 +79,12 @@ def unasked(request: Request) -> bytes:
 
 
 def masked(opcode: int, size: int, key: bytes = b"", fin: bool = True) -> bytes:
-    """Announce a masking key in each frame.
+    """Set MASK in each frame, with a key of four zeros.
 
-    s5.1: a server must not mask. With a key of four zeros the payload stays
-    as it is: the fault is one bit. The client's Close says "Masked frame".
+    s5.1: a server must not mask. XOR with 0 changes nothing, so the payload
+    stays as it is. The client's Close says "Masked frame".
     """
-    return encode_head(opcode, size, bytes(4), fin)
+    return encode_header(opcode, size, bytes(4), fin)
 
 
 def reserved_bit(
@@ -95,8 +95,8 @@ def reserved_bit(
     s5.2: it belongs to extensions (compression), and none was agreed on.
     The client's Close says "Invalid reserved bit".
     """
-    head = encode_head(opcode, size, key, fin)
-    return bytes((head[0] | 0b0100_0000,)) + head[1:]
+    header = encode_header(opcode, size, key, fin)
+    return bytes((header[0] | 0b0100_0000,)) + header[1:]
 
 
 def opcode_3(message: str | bytes) -> tuple[int, bytes]:
@@ -149,7 +149,7 @@ def close_1005(code: int, reason: str = "", key: bytes = b"") -> bytes:
 
 
 def no_close(code: int, reason: str = "", key: bytes = b"") -> bytes:
-    """Hang up without a Close frame.
+    """Send nothing for a Close frame; then the server hangs up.
 
     s5.5.1: a Close must be answered. The console says nothing, but the page
     is told 1006, as if somebody had pulled out the cable.
@@ -193,7 +193,7 @@ class Fault(NamedTuple):
 
 
 ANSWER = handshake, "switching_protocols"
-HEAD = codec, "encode_head"
+HEADER = codec, "encode_header"
 MESSAGE = codec, "to_payload"
 CLOSE = codec, "encode_close"
 READ = codec.Decoder, "feed"
@@ -203,8 +203,8 @@ FAULTS = {
     "no-accept": Fault("it sends no accept key.", ANSWER, no_accept),
     "status": Fault("it answers 200, not 101.", ANSWER, wrong_status),
     "subprotocol": Fault("a subprotocol nobody asked for.", ANSWER, unasked),
-    "mask": Fault("the server masks its frames.", HEAD, masked),
-    "rsv": Fault("each frame has a reserved bit set.", HEAD, reserved_bit),
+    "mask": Fault("the server masks its frames.", HEADER, masked),
+    "rsv": Fault("each frame has a reserved bit set.", HEADER, reserved_bit),
     "opcode": Fault("its messages have opcode 0x3.", MESSAGE, opcode_3),
     "utf8": Fault("its texts are not UTF-8.", MESSAGE, not_utf8),
     "orphan": Fault("messages go out as continuations.", MESSAGE, orphan),

@@ -12,10 +12,10 @@ Users = List[Any]  # and, with those to read from, the listening socket
 class Observer:
     """Watch a server: server.observer = Observer().
 
-    Override what you want to know of. Each turn, each read, each block and
-    each user who comes or goes is told once, but not each frame. What goes
-    out is told by queued() and shared(); wrote() tells of those who do not
-    read as fast as that. After it has raised, it is told nothing more.
+    Override what you want to see. Each turn, read and block is told once,
+    and each user who comes or goes, but not each frame. queued(), shared():
+    what is to go out. wrote(): what the kernel took of it, except where it
+    took a broadcast whole at once. One that raises is told nothing more.
     """
 
     def woke(

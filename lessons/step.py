@@ -59,7 +59,7 @@ class Stepper(Trace):
         began = time.monotonic()
         self.begin_turn(has_work=True)
         self.show(self.asked_line(ask_read, ask_write))
-        # Who is asked for write is also asked for read.
+        # Who has an outbox is in both lists, as everybody is read from.
         asked = self.names(ask_read)
         predicted = self.predict(asked)
         self.show(self.got_line(readable, writable))
@@ -225,8 +225,10 @@ class Stepper(Trace):
 
 HOW_TO_ANSWER = "type ids that were, or only Enter."
 NOT_ASKED = "its outbox is empty"  # so nobody asked whether there is room
-USERS = "  user   name                  address                    \
-handshaken  closing"
+USERS = (
+    "  user   name                  address                    "
+    "handshaken  closing"
+)
 BUFFERS = """\
   user   in the kernel,              unfinished           outbox
          to be read                  here      to come    blocks  bytes"""

@@ -87,7 +87,8 @@ class Trace(Observer):
     def begin_turn(self, has_work: bool) -> None:
         """Count a turn; one without work only if it shows something."""
         self.is_silent = not has_work
-        self.turn += has_work
+        if has_work:
+            self.turn += 1
         self.frames = 0
 
     def asked_line(self, read: Users, write: Users) -> str:
@@ -100,7 +101,7 @@ class Trace(Observer):
         return f"{'':9}{self.columns('got', read, write)}".rstrip()
 
     def slept(self) -> str:
-        """Return how long select() has waited."""
+        """Return how long nothing was shown; select() woke now and then."""
         return f"slept {time.monotonic() - self.awake:.2f} s"
 
     def columns(self, word: str, read: Users, write: Users) -> str:
@@ -112,7 +113,8 @@ class Trace(Observer):
         """Return what they are called: #3, and L for the listening socket."""
         listener = self.server.listener
         keys = sorted(user.key for user in users if user is not listener)
-        return ["L"] * (listener in users) + [f"#{key}" for key in keys]
+        names = [f"#{key}" for key in keys]
+        return ["L", *names] if listener in users else names
 
     # ---- users come and go ------------------------------------------------
 
@@ -282,7 +284,11 @@ class Trace(Observer):
 
 
 class Explained(codec.Decoder):
-    """A user's decoder, which shows each frame when it has walked over it."""
+    """A user's decoder, which shows each frame when it has walked over it.
+
+    Decoder.feed() calls self.read_header() and self.take_piece(), so it
+    gets these here: each works by super(), and shows what it learnt.
+    """
 
     __slots__ = ("begun", "trace", "user_key")
 
@@ -290,7 +296,7 @@ class Explained(codec.Decoder):
         super().__init__(True, max_message)
         self.user_key = key
         self.trace = trace
-        self.begun = bytearray()  # what is there of a frame in pieces
+        self.begun = bytearray()  # a data frame so far, with its header
 
     def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
         """Show the read, then each frame, then what was wrong."""
@@ -317,13 +323,13 @@ class Explained(codec.Decoder):
             _, opcode, _, start, length = header
             if start + length <= len(data):
                 self.show(data[at : start + length])
-            elif opcode < codec.CLOSE:  # The others are walked again.
+            elif opcode < codec.CLOSE:  # A control frame will come again.
                 self.begun += data[at:]
         return header
 
     def take_piece(self, data: bytes, at: int) -> int:
         """Show a frame that came in pieces with its last one."""
-        if at == 0:  # Otherwise read_header() has taken the first piece.
+        if at == 0:  # This read begins inside a payload.
             self.begun += data[: self.missing]
         end = super().take_piece(data, at)
         if not self.missing:
@@ -587,7 +593,7 @@ def fit(names: list[str], width: int) -> str:
 
 def many(number: int, thing: str) -> str:
     """Return "1 byte", "2 bytes"."""
-    return f"{number} {thing}" + "s" * (number != 1)
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def plain(data: bytes) -> str:

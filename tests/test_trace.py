@@ -392,7 +392,7 @@ class Golden(unittest.TestCase):
             self.assertNotIn("FRAME", shown)
 
     def test_every_broken_rule_names_its_section(self):
-        big = codec.encode_head(BINARY, 2**20 + 1, MASKING_KEY)
+        big = codec.encode_header(BINARY, 2**20 + 1, MASKING_KEY)
         half = encode_frame(TEXT, b"abc\xff" + bytes(100), MASKING_KEY)[:20]
         for data, shown in (
             (
@@ -479,7 +479,7 @@ class Golden(unittest.TestCase):
                 self.assertEqual(shown.count("FRAME #1"), 1)
 
     def test_what_is_refused_needs_no_more(self):
-        large = codec.encode_head(BINARY, 2**20 + 1, MASKING_KEY)
+        large = codec.encode_header(BINARY, 2**20 + 1, MASKING_KEY)
         for data in (b"\x81\x05Hel", b"\xc1\x85", b"\x83\x85\0\0\0\0", large):
             with self.subTest(data), Watched() as watched:
                 sock = watched.open()
