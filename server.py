@@ -441,7 +441,8 @@ class Server:
                 except BlockingIOError:
                     pass
                 except OSError as error:
-                    self.lost[user] = error  # put() does nothing then
+                    self.lost[user] = error
+                    continue
             # block[sent:] would copy the rest for each user; a view does not.
             rest = memoryview(block)[sent:] if sent else block
             self.put(user, rest, begun)
