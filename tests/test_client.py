@@ -972,6 +972,20 @@ class NoConnection(ClientCase):
             drive(made)
         self.assertEqual(str(made.calls[-1]), "404 No: why")
 
+    def test_what_ends_a_connect_leaves_no_socket_open(self):
+        socks = []
+
+        def stumble(sock, *_):
+            socks.append(sock)
+            raise ValueError("a name that TLS does not take")
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            made = self.client(listener.getsockname()[1])
+            with mock.patch.object(client, "prepare", stumble):
+                made.connect()
+        self.assert_failed(made, ValueError, "does not take")
+        self.assertEqual([sock.fileno() for sock in socks], [-1])
+
     def test_a_system_without_ipv6(self):
         found = [
             (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", 1, 0, 0)),
