@@ -284,14 +284,8 @@ def accept_key(key: str) -> str:
 
     It proves that the server read this very request and speaks WebSocket.
     """
-    return accept_steps(key)[-1]
-
-
-def accept_steps(key: str) -> tuple[bytes, bytes, str]:
-    """Return key + GUID, its SHA-1, and that in base64: the accept key."""
-    keyed = key.encode("latin-1") + GUID
-    digest = hashlib.sha1(keyed).digest()
-    return keyed, digest, base64.b64encode(digest).decode()
+    digest = hashlib.sha1(key.encode("latin-1") + GUID).digest()
+    return base64.b64encode(digest).decode()
 
 
 def choose_subprotocol(request: Request) -> str | None:
@@ -448,50 +442,3 @@ def check_response(
     subprotocol = response.subprotocol
     if subprotocol is not None and subprotocol not in offered:
         raise HandshakeError(status, "a subprotocol that nobody asked for")
-
-
-# ---- for those who want to see it -----------------------------------------
-
-
-class Line(NamedTuple):
-    """One line of a head, as it lies on the wire.
-
-    offset: of its first byte in the head; raw: its bytes, without CR LF;
-    name: of the header, in lower case, "" for the first line; needed: what
-    RFC 6455 s4 demands of it, "" if a handshake does not look at it.
-    """
-
-    offset: int
-    raw: bytes
-    name: str
-    needed: str
-
-
-def explain_head(head: bytes) -> list[Line]:
-    """Return the lines of a request or an answer, up to the empty one.
-
-    The same walk as that of take_head() and parse_header_lines(), but it
-    judges nothing, so it also shows what breaks a rule.
-    """
-    first, *others = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
-    needed = "101" if first.startswith(b"HTTP/") else "GET and 1.1"
-    lines = [Line(0, first, "", needed)]
-    offset = len(first) + 2
-    for raw in others:
-        match = HEADER_LINE.fullmatch(raw.decode("latin-1"))
-        name = match[1].lower() if match else ""
-        lines.append(Line(offset, raw, name, NEEDED.get(name, "")))
-        offset += len(raw) + 2
-    return lines
-
-
-NEEDED = {  # s4.2.1 for the request, s4.2.2 for the answer
-    "host": "this server",
-    "origin": "a page that may",
-    "upgrade": "websocket",
-    "connection": "Upgrade",
-    "sec-websocket-key": "16 random bytes",
-    "sec-websocket-version": VERSION,
-    "sec-websocket-protocol": "offered, or chosen",
-    "sec-websocket-accept": "the base64",
-}

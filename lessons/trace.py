@@ -2,11 +2,10 @@
 
     python server.py 9000 --trace
 
-The explanations come from handshake.explain_head() and from
-codec.explain_frame(), which walk over the fields as the server's parsers
-do. A frame is shown at the moment at which the user's own decoder has found
-its end or its fault. At most 78 columns of printable ASCII, whatever
-clients send.
+The explanations come from lessons.explain, whose functions walk over the
+fields as the server's parsers do. A frame is shown at the moment at which
+the user's own decoder has found its end or its fault. At most 78 columns of
+printable ASCII, whatever clients send.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import time
 from typing import Any, Callable, Collection, Iterator
 
 import codec
-import handshake
 from codec import CloseCode, ProtocolError
+from lessons.explain import Line, accept_steps, explain_frame, explain_head
 from lessons.observer import Block, Observer, User, Users
 
 WIDTH = 78  # columns; a terminal in a projector's font has 80
@@ -251,7 +250,7 @@ class Trace(Observer):
 
     def show_head(self, head: bytes, way: str, what: str) -> None:
         """Show a request or an answer, with what its lines are needed for."""
-        lines = handshake.explain_head(head)
+        lines = explain_head(head)
         first = plain(lines[0].raw)
         # By name: each header once, however often somebody sends it.
         needed = {line.name: line for line in lines if line.needed}
@@ -361,7 +360,7 @@ class Frame:
     """
 
     def __init__(self, data: bytes, at: int = 0) -> None:
-        self.fields = codec.explain_frame(data, at)
+        self.fields = explain_frame(data, at)
         self.named = {field.name: field for field in self.fields}
         self.opcode = self.named["opcode"]
         self.payload = self.named.get("payload")
@@ -555,16 +554,19 @@ OF_HANDSHAKES = {
 }
 
 
-def needed_line(line: handshake.Line) -> str:
+def needed_line(line: Line) -> str:
     """Return a line of a head beside what is needed of it."""
     needed = f"  needed: {line.needed}"
     return f"{cut(plain(line.raw), WIDTH - 2 - len(needed)):<46}{needed}"
 
 
-def accept_lines(line: handshake.Line) -> list[str]:
-    """Return how the answer to a Sec-WebSocket-Key is made."""
+def accept_lines(line: Line) -> list[str]:
+    """Return how the answer to a Sec-WebSocket-Key is made, if it is one."""
     key = line.raw.partition(b":")[2].strip().decode("latin-1")
-    keyed, digest, accept = handshake.accept_steps(key)
+    steps = accept_steps(key)
+    if not steps:
+        return []
+    keyed, digest, accept = steps
     return [
         f"  key + GUID  {plain(keyed)}",
         f"  SHA-1       {digest.hex(' ')}",
