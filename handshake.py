@@ -11,8 +11,6 @@ first line, one for each header line.
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==      HEADER_LINE
     Sec-WebSocket-Version: 13                        HEADER_LINE
                                                      an empty line ends it
-
-A server reads requests and writes responses, a client the other way round.
 """
 
 from __future__ import annotations
@@ -20,13 +18,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import (
-    Collection,
-    Iterator,
-    Mapping,
-    NamedTuple,
-    Sequence,
-)
+from http import HTTPStatus
+from typing import Collection, Iterator, Mapping, NamedTuple, Sequence
 from urllib.parse import parse_qsl, unquote
 
 # RFC 6455 s1.3. Typed with ASCII hyphens: copies of the tutorial have U+2010
@@ -34,20 +27,40 @@ from urllib.parse import parse_qsl, unquote
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION = "13"
 SUBPROTOCOLS = ("chat",)  # those that this server speaks
+UPGRADE = ("Upgrade: websocket", "Connection: Upgrade")
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
+# RFC 9110 s15.5.6 and s15.5.22 demand these; RFC 6455 s4.4 the version.
+EXTRA_HEADERS = {
+    405: ("Allow: GET, HEAD",),
+    426: (f"Sec-WebSocket-Version: {VERSION}", *UPGRADE),
+}
 
 # Everything before the empty line. Browsers send about 500 bytes, and
 # cookies for 127.0.0.1, from all its ports, a few thousand more.
 MAX_HEAD = 16 * 1024
+MAX_INTERIM = 10  # responses like "103 Early Hints" before the final one
 
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) ([!-~]+) HTTP/(1\.[0-9])")
 # RFC 6455 s4.2.1: a path, or a whole address; then perhaps a query.
-TARGET = re.compile(r"(?:https?://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?")
+TARGET = re.compile(r"(?:(?i:https?)://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?")
 # An answer in HTTP/1.0 may refuse, but not say 101: see the (?! 101).
-STATUS_LINE = re.compile(r"HTTP/1\.(?:1|0(?! 101)) ([0-9]{3})(?: (.*))?")
+STATUS_LINE = re.compile(r"HTTP/1\.(?:1|0(?! 101)) ([0-9]{3})(?: |$)(.*)")
 # A token, a colon without a space before it, a value without controls.
-HEADER_LINE = re.compile(
-    r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)"
+HEADER_LINE = re.compile(r"([\w!#$%&'*+.^`|~-]+):([\t -~\x80-\xff]*)", re.A)
+# "GET /path HTTP/1.1\r", cut anywhere: "", "GE", "GET /pa", "GET /path HT".
+BEGINNING = re.compile(rb"\r?|[A-Z]{1,20}(?: [!-~]*(?: [!-~]*\r?)?)?")
+NOT_HTTP = {
+    b"\x16": "That is https; open http:// with the same address.",
+    b"PRI * HTTP/2": "That is HTTP/2; this server speaks HTTP/1.1.",
+    b"SSH-": "That is SSH; this server speaks HTTP/1.1.",
+}
+# Of a site, of a browser's extension, or of an app that shows pages.
+ORIGIN = re.compile(
+    r"(https?|(?:chrome|moz|safari-web)-extension|app|capacitor|ionic|tauri)"
+    r"://(\[[0-9a-f:.]+\]|[\w-]+(?:\.[\w-]+)*\.?)(?::([1-9][0-9]{0,4}))?"
 )
+USUAL_PORTS = {"http": "80", "https": "443"}
+ADDRESS = re.compile(r"\[.*\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|localhost")
 KEY = re.compile(r"[+/0-9A-Za-z]{22}==")  # 16 bytes in base64
 # RFC 7230: these decide what the request means, so there is one at most.
 SINGLE_HEADERS = {
@@ -70,15 +83,22 @@ class HandshakeError(Exception):
 
 
 class Headers(Mapping[str, str]):
-    """Header fields by name; upper and lower case are the same."""
+    """Header fields by name; upper and lower case are the same.
 
-    __slots__ = ("fields",)
+    Fields of one name are one list, joined by ", "; but Set-Cookie, which
+    cannot be joined (RFC 9110 s5.3), is the first of them: see get_all().
+    """
 
-    def __init__(self, fields: dict[str, str]) -> None:
-        self.fields = fields  # the names in lower case
+    def __init__(self, fields: dict[str, list[str]]) -> None:
+        self.fields = fields  # values in their order; names in lower case
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of all fields of this name, in their order."""
+        return list(self.fields.get(name.lower(), ()))
 
     def __getitem__(self, name: str) -> str:
-        return self.fields[name.lower()]
+        values = self.fields[name.lower()]
+        return values[0] if name.lower() == "set-cookie" else ", ".join(values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.fields)
@@ -123,6 +143,8 @@ def take_request(received: bytes) -> tuple[Request, bytes] | None:
     arrived. Raises HandshakeError (400, 405, 431) as soon as it is clear
     that no request can come of it.
     """
+    if received[:2] == b"\r\n":
+        received = received[2:]  # RFC 9112 s2.2: one empty line is ignored
     check_beginning(received)
     taken = take_head(received)
     if not taken:
@@ -139,9 +161,11 @@ def take_request(received: bytes) -> tuple[Request, bytes] | None:
 def take_head(received: bytes) -> tuple[str, list[str], bytes] | None:
     """Return (first line, header lines, the bytes behind the empty line).
 
-    None while the empty line has not arrived. Raises HandshakeError 431.
+    None while the empty line has not arrived. Raises HandshakeError 400, 431.
     """
     head, end, rest = received.partition(b"\r\n\r\n")
+    if head.count(b"\n") != head.count(b"\r\n"):
+        raise HandshakeError(400, "Every line has to end with CR LF.")
     # Without its end, the last three bytes may belong to the empty line.
     if len(head) > (MAX_HEAD if end else MAX_HEAD + 3):
         raise HandshakeError(431, f"A head has at most {MAX_HEAD} bytes.")
@@ -152,30 +176,15 @@ def take_head(received: bytes) -> tuple[str, list[str], bytes] | None:
 
 
 def check_beginning(received: bytes) -> None:
-    """Refuse what is no HTTP, by its first line, without waiting for more.
-
-    Port scanners and browsers that try https first should not hold a place
-    for ten seconds.
-    """
-    first, end, _ = received.partition(b"\r\n")
+    """Refuse at once what is no HTTP: it shall not hold a place for 10 s."""
+    first, end, _ = received.partition(b"\n")
     for beginning, reason in NOT_HTTP.items():
         if first.startswith(beginning):
             raise HandshakeError(400, reason)
-    if b"\n" in first:
-        raise HandshakeError(400, "Every line has to end with CR LF.")
-    if end:
-        match_request_line(first.decode("latin-1"))
-    elif not BEGINNING.fullmatch(first):
+    if not BEGINNING.fullmatch(first):
         raise HandshakeError(400, "That is not HTTP.")
-
-
-# "GET /path HTTP/1.1\r", cut anywhere: "", "GE", "GET /pa", "GET /path HT".
-BEGINNING = re.compile(rb"(?:[A-Z]{1,20}(?: [!-~]*(?: [!-~]*\r?)?)?)?")
-NOT_HTTP = {
-    b"\x16": "That is https; open http:// with the same address.",
-    b"PRI * HTTP/2": "That is HTTP/2; this server speaks HTTP/1.1.",
-    b"SSH-": "That is SSH; this server speaks HTTP/1.1.",
-}
+    if end and first.endswith(b"\r"):
+        match_request_line(first[:-1].decode("latin-1"))
 
 
 def match_request_line(line: str) -> tuple[str, str, str, str]:
@@ -194,19 +203,16 @@ def match_request_line(line: str) -> tuple[str, str, str, str]:
 
 
 def parse_header_lines(lines: Sequence[str]) -> Headers:
-    """Return the fields of header lines; a repeated one becomes a list."""
-    fields: dict[str, str] = {}
+    """Return the fields of header lines; HandshakeError 400 for others."""
+    fields: dict[str, list[str]] = {}
     for line in lines:
         match = HEADER_LINE.fullmatch(line)
         if not match:
             raise HandshakeError(400, "A header line is not 'Name: value'.")
-        name, value = match[1].lower(), match[2].strip(" \t")
-        if name not in fields:
-            fields[name] = value
-        elif name in SINGLE_HEADERS:
+        name = match[1].lower()
+        if name in fields and name in SINGLE_HEADERS:
             raise HandshakeError(400, f"The {match[1]} header comes twice.")
-        else:
-            fields[name] += ", " + value
+        fields.setdefault(name, []).append(match[2].strip(" \t"))
     return Headers(fields)
 
 
@@ -242,9 +248,8 @@ def check_upgrade(request: Request) -> None:
         raise HandshakeError(426, f"The version is {version}, not {VERSION}.")
     if not KEY.fullmatch(headers.get("Sec-WebSocket-Key", "")):
         raise HandshakeError(400, "The Sec-WebSocket-Key is not 16 bytes.")
-    if headers.get("Content-Length", "0") != "0" or (
-        "Transfer-Encoding" in headers
-    ):
+    length = headers.get("Content-Length", "0")
+    if length != "0" or "Transfer-Encoding" in headers:
         raise HandshakeError(400, "A handshake has no body.")
 
 
@@ -253,30 +258,42 @@ def check_origin(
 ) -> None:
     """Refuse the pages of other sites (s10.2): HandshakeError 403.
 
-    Browsers let any page open a WebSocket to any server and only tell it
-    where the page came from; so without this check every site that a
-    student visits could join the room.
+    Browsers let any page connect to any server and only tell it where the
+    page came from: every site that a student visits could join the room.
 
-    allowed: origins that may; with none named, "null" (from disk) may too.
-    own_names: this machine's names, in lower case. A foreign name that
-    resolves to this machine would pass where only Host and Origin are
-    compared (DNS rebinding).
+    allowed: as normalise_origin() returns them; with none named, "null" may
+    (a page from disk, or one that hides). own_names: of this machine, in
+    lower case. A foreign name that leads here would pass where only Host
+    and Origin are compared (DNS rebinding).
     """
     origin = request.headers.get("Origin")
-    if origin is None or origin in (allowed or ("null",)):
+    if origin is None or origin.lower() in (allowed or ("null",)):
         return
     page = ORIGIN.fullmatch(origin.lower())
     host = ORIGIN.fullmatch("http://" + request.headers["Host"].lower())
     # The page is ours: from the same host and port, and that host is here.
-    if page and host and page[1] == host[1]:
-        if (page[2] or "80") == (host[2] or "80"):
-            if ADDRESS.fullmatch(page[1]) or page[1] in own_names:
-                return
+    if page and host and page.groups("80") == host.groups("80"):
+        if ADDRESS.fullmatch(page[2]) or page[2] in own_names:
+            return
     raise HandshakeError(403, f"Pages from {origin} may not connect.")
 
 
-ORIGIN = re.compile(r"http://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
-ADDRESS = re.compile(r"\[.*\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|localhost")
+def normalise_origin(text: str) -> str:
+    """Return an origin as browsers send it (RFC 6454 s6.2).
+
+    "HTTP://Example.com:80/" becomes "http://example.com"; "null" and
+    "file://" stay. Raises ValueError for what no browser sends.
+    """
+    if text in ("null", "file://"):
+        return text
+    match = ORIGIN.fullmatch(re.sub("/$", "", text.lower()))
+    if not match or int(match[3] or 1) > 65535:
+        raise ValueError("An origin is like https://example.com:8443, no more.")
+    scheme, host, port = match.groups()
+    origin = f"{scheme}://{host.encode('idna').decode()}"
+    if port in (None, USUAL_PORTS.get(scheme)):
+        return origin
+    return f"{origin}:{port}"
 
 
 def accept_key(key: str) -> str:
@@ -284,8 +301,7 @@ def accept_key(key: str) -> str:
 
     It proves that the server read this very request and speaks WebSocket.
     """
-    digest = hashlib.sha1(key.encode("latin-1") + GUID).digest()
-    return base64.b64encode(digest).decode()
+    return base64.b64encode(hashlib.sha1(key.encode() + GUID).digest()).decode()
 
 
 def choose_subprotocol(request: Request) -> str | None:
@@ -301,8 +317,7 @@ def switching_protocols(request: Request) -> bytes:
     """Return the answer that opens the WebSocket (s4.2.2)."""
     lines = [
         "HTTP/1.1 101 Switching Protocols",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
+        *UPGRADE,
         "Sec-WebSocket-Accept: "
         + accept_key(request.headers["Sec-WebSocket-Key"]),
     ]
@@ -317,56 +332,35 @@ def end_head(lines: Sequence[str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def refusal(error: HandshakeError, request: Request | None) -> bytes:
+def refusal(error: HandshakeError, request: Request | None, date: str) -> bytes:
     """Return the HTTP answer that refuses, with one sentence in its body.
 
-    request: as far as it is known; the answer to a HEAD has no body.
+    request: as far as it is known, as the answer to a HEAD has no body.
     """
     body = (error.reason + "\n").encode("ascii", "backslashreplace")
     extra = EXTRA_HEADERS.get(error.status, ())
-    head = http_head(error.status, "text/plain", len(body), extra)
+    head = http_head(error.status, "text/plain", len(body), date, extra)
     return head if request and request.method == "HEAD" else head + body
 
 
-PHRASES = {
-    200: "OK",
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    426: "Upgrade Required",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
-
-# RFC 9110 s15.5.6 and s15.5.22 demand these; RFC 6455 s4.4 the version.
-EXTRA_HEADERS = {
-    405: ("Allow: GET, HEAD",),
-    426: (
-        f"Sec-WebSocket-Version: {VERSION}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-    ),
-}
-
-
 def http_head(
-    status: int, kind: str, length: int, extra: Sequence[str] = ()
+    status: int, kind: str, length: int, date: str, extra: Sequence[str] = ()
 ) -> bytes:
-    """Return the head of an answer, after which the connection ends."""
-    return end_head(
-        [
-            f"HTTP/1.1 {status} {PHRASES.get(status, 'Error')}",
-            f"Content-Type: {kind}; charset=utf-8",
-            f"Content-Length: {length}",
-            "Cache-Control: no-store",
-            "X-Content-Type-Options: nosniff",
-            "Connection: close",
-            *extra,
-        ]
-    )
+    """Return the head of an answer, after which the connection ends.
+
+    kind: of the body, "text/html"; length: of the body, in bytes; date: now,
+    "Wed, 25 Nov 2026 21:00:00 GMT" (RFC 9110 s6.6.1); extra: more lines.
+    """
+    lines = [
+        f"HTTP/1.1 {status} {PHRASES.get(status, 'Error')}",
+        f"Date: {date}",
+        f"Content-Type: {kind}; charset=utf-8",
+        f"Content-Length: {length}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        "Connection: close",
+    ]
+    return end_head([*lines, *extra])
 
 
 # ---- the client's side ----------------------------------------------------
@@ -378,47 +372,60 @@ def request_head(
     """Return a client's request (s4.1).
 
     host: with its port where that is not the usual one; target: path and
-    query; key: 16 random bytes in base64; headers: whatever else. Raises
-    ValueError for what would break out of its line.
+    query; key: 16 random bytes in base64; headers: whatever else, or another
+    Host. Raises ValueError for what would break out of its line or stand
+    there twice.
     """
     lines = [
         f"GET {target} HTTP/1.1",
-        f"Host: {host}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
+        *UPGRADE,
         f"Sec-WebSocket-Key: {key}",
         f"Sec-WebSocket-Version: {VERSION}",
     ]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if not (
-        target.startswith("/")
-        and TARGET.fullmatch(target)
-        and REQUEST_LINE.fullmatch(lines[0])
-    ):
+    names = [line.partition(":")[0].lower() for line in lines]
+    if "host" not in names:
+        lines.insert(1, f"Host: {host}")
+    if not re.fullmatch('/[!"$-~]*', target):  # no space, no "#"
         raise ValueError(f"not a path: {target!r}")
     for line in lines[1:]:
         if not HEADER_LINE.fullmatch(line):
             raise ValueError(f"not a header line: {line!r}")
+        if names.count(line.partition(":")[0].lower()) > 1:
+            raise ValueError(f"a header that is there already: {line!r}")
     return end_head(lines)
 
 
 def take_response(received: bytes) -> tuple[Response, bytes] | None:
-    """Take a response's head from the front of all that was received.
+    """Take the final response's head from the front of all that was received.
 
-    Returns (response, the bytes behind it), or None while its end has not
-    arrived; raises HandshakeError when it is none.
+    Skips the interim ones (RFC 9110 s15.2). Returns (response, the bytes
+    behind it), or None while its end has not arrived; raises HandshakeError
+    when it is none.
     """
-    if not received.startswith(b"HTTP/"[: len(received)]):
-        raise HandshakeError(400, "The server does not speak HTTP.")
-    taken = take_head(received)
-    if not taken:
-        return None
-    first, lines, rest = taken
-    match = STATUS_LINE.fullmatch(first)
-    if not match:
-        raise HandshakeError(400, "The server does not speak HTTP/1.1.")
-    headers = parse_header_lines(lines)
-    return Response(int(match[1]), match[2] or "", headers), rest
+    for _ in range(MAX_INTERIM + 1):
+        if not received.startswith(b"HTTP/"[: len(received)]):
+            raise HandshakeError(400, "The server does not speak HTTP.")
+        taken = take_head(received)
+        if not taken:
+            return None
+        first, lines, received = taken
+        match = STATUS_LINE.fullmatch(first)
+        if not match:
+            raise HandshakeError(400, "The server does not speak HTTP/1.1.")
+        status = int(match[1])
+        if status == 101 or status >= 200:
+            headers = parse_header_lines(lines)
+            return Response(status, match[2], headers), received
+    raise HandshakeError(400, "The server never comes to an answer.")
+
+
+def outcome(response: Response) -> str:
+    """Return the reason of a refusal, and where a redirect leads (s15.4)."""
+    place = response.headers.get("Location")
+    if place and 300 <= response.status < 400:
+        return f"{response.reason} to {ascii(place[:200])[1:-1]}".strip()
+    return response.reason
 
 
 def check_response(
@@ -430,7 +437,7 @@ def check_response(
     """
     status, headers = response.status, response.headers
     if status != 101:
-        raise HandshakeError(status, f"{response.reason}, no WebSocket")
+        raise HandshakeError(status, f"{outcome(response)}, no WebSocket")
     if headers.get("Upgrade", "").lower() != "websocket":
         raise HandshakeError(status, "Upgrade: websocket is missing")
     if "upgrade" not in tokens(headers.get("Connection", "")):
@@ -439,6 +446,5 @@ def check_response(
         raise HandshakeError(status, "wrong Sec-WebSocket-Accept")
     if headers.get("Sec-WebSocket-Extensions"):
         raise HandshakeError(status, "an extension that nobody asked for")
-    subprotocol = response.subprotocol
-    if subprotocol is not None and subprotocol not in offered:
+    if response.subprotocol not in (None, *offered):
         raise HandshakeError(status, "a subprotocol that nobody asked for")

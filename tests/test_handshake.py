@@ -8,6 +8,7 @@ import unittest
 import handshake
 from handshake import (
     MAX_HEAD,
+    MAX_INTERIM,
     HandshakeError,
     Headers,
     Request,
@@ -18,6 +19,8 @@ from handshake import (
     check_upgrade,
     choose_subprotocol,
     http_head,
+    normalise_origin,
+    outcome,
     refusal,
     request_head,
     switching_protocols,
@@ -46,6 +49,7 @@ FIELDS = {
     "Sec-WebSocket-Version": "13",
 }
 REQUEST_LINE = "GET /chat HTTP/1.1"
+DATE = "Wed, 25 Nov 2026 21:00:00 GMT"
 
 
 def head(first=REQUEST_LINE, *more, **changes):
@@ -144,6 +148,18 @@ class TakeRequest(unittest.TestCase):
             self.assertEqual(request.path, "/chat")
         self.assertEqual(take_request(stream + b"x" * 99999)[1], b"x" * 99999)
 
+    def test_an_empty_line_before_it_is_ignored(self):
+        # RFC 9112 s2.2: old browsers sent one behind a form.
+        stream = b"\r\n" + head()
+        for cut in range(len(stream)):
+            self.assertIsNone(take_request(stream[:cut]), cut)
+        request, rest = take_request(stream + b"\r\n")
+        self.assertEqual((request.path, rest), ("/chat", b"\r\n"))
+        # One, not a thousand.
+        self.assertEqual(status_of(take_request, b"\r\n" + stream), 400)
+        self.assertEqual(status_of(take_request, b"\r\n\r\n"), 400)
+        self.assertEqual(status_of(take_request, b"\r\nHost: a"), 400)
+
     def test_targets(self):
         cases = [
             ("/", "/", {}),
@@ -163,6 +179,9 @@ class TakeRequest(unittest.TestCase):
             ("https://server.example.com/chat", "/chat", {}),
             ("http://server.example.com", "/", {}),
             ("http://server.example.com?a=b", "/", {"a": "b"}),
+            # RFC 9110 s4.2.3: schemes have no case.
+            ("HTTP://server.example.com/", "/", {}),
+            ("HttpS://server.example.com/chat?a=b", "/chat", {"a": "b"}),
         ]
         for target, path, query in cases:
             with self.subTest(target):
@@ -171,7 +190,6 @@ class TakeRequest(unittest.TestCase):
 
     def test_request_lines_that_are_refused(self):
         cases = [
-            ("", 400),
             ("GET", 400),
             ("GET /", 400),
             ("GET  / HTTP/1.1", 400),
@@ -194,6 +212,7 @@ class TakeRequest(unittest.TestCase):
             ("GET * HTTP/1.1", 400),
             ("GET 127.0.0.1:9000 HTTP/1.1", 400),
             ("GET ftp://a/b HTTP/1.1", 400),
+            ("GET xhttp://a/b HTTP/1.1", 400),
             ("GET http:///b HTTP/1.1", 400),
             ("GET /chat#top HTTP/1.1", 400),
             ("GET /?a#top HTTP/1.1", 400),
@@ -273,11 +292,22 @@ class TakeRequest(unittest.TestCase):
                 self.assertEqual(status_of(take_request, stream), 400)
 
     def test_lines_ending_with_lf_alone(self):
-        stream = head().replace(b"\r\n", b"\n")
-        self.assertEqual(status_of(take_request, stream), 400)
-        first = stream.index(b"\n") + 1
-        with self.assertRaisesRegex(HandshakeError, "CR LF"):
-            take_request(stream[:first])
+        # Said at once, wherever such a line comes.
+        whole = head()
+        for stream in (
+            whole.replace(b"\r\n", b"\n"),
+            whole.replace(b"\r\n", b"\n", 1),
+            whole.replace(b"\r\nHost", b"\nHost"),
+            whole.replace(b"\r\nUpgrade", b"\nUpgrade"),
+            whole[:-4] + b"\n\n",
+            b"\n" + whole,
+        ):
+            end = stream.replace(b"\r\n", b"--").index(b"\n") + 1
+            with self.subTest(stream):
+                self.assertIsNone(take_request(stream[: end - 1]))
+                for cut in (end, len(stream)):
+                    with self.assertRaisesRegex(HandshakeError, "400.*CR LF"):
+                        take_request(stream[:cut])
 
     def test_repeated_headers(self):
         once = [
@@ -309,6 +339,7 @@ class TakeRequest(unittest.TestCase):
         headers = upgrade(stream).headers
         self.assertEqual(headers["Connection"], "keep-alive, upgrade")
         self.assertEqual(headers["Cookie"], "a, b, c")
+        self.assertEqual(headers.get_all("COOKIE"), ["a", "b", "c"])
 
     def test_the_largest_head(self):
         def of(size):
@@ -402,7 +433,9 @@ class NoHttp(unittest.TestCase):
             (b"\x81\x85\x37\xfa", 1),  # a frame without a handshake
             (b"hello\r\n", 1),
             (b"get / HTTP/1.1\r\n", 1),
-            (b"\r\n", 1),
+            (b"\r\n\r\n", 4),
+            (b"\r\n\n", 3),
+            (b"\rG", 2),
             (b"\n", 1),
             (b" GET", 1),
             (b"G\0", 2),
@@ -429,7 +462,7 @@ class NoHttp(unittest.TestCase):
     def test_a_single_byte_is_either_a_letter_or_junk(self):
         for number in range(256):
             letter = ord("A") <= number <= ord("Z")
-            status = None if letter else 400
+            status = None if letter or number == ord("\r") else 400
             found = status_of(take_request, bytes([number]))
             self.assertEqual(found, status, number)
 
@@ -594,12 +627,14 @@ class Answers(unittest.TestCase):
             (408, "Request Timeout"),
             (426, "Upgrade Required"),
             (431, "Request Header Fields Too Large"),
+            (451, "Unavailable For Legal Reasons"),
+            (499, "Error"),
             (503, "Service Unavailable"),
         ]
         for status, phrase in cases:
             with self.subTest(status):
                 error = HandshakeError(status, "One sentence.")
-                answer = refusal(error, None)
+                answer = refusal(error, None, DATE)
                 response, body = take_response(answer)
                 headers = response.headers
                 self.assertEqual(response[:2], (status, phrase))
@@ -616,18 +651,19 @@ class Answers(unittest.TestCase):
                 self.assertEqual(headers.get("Upgrade"), protocol)
                 allow = "GET, HEAD" if status == 405 else None
                 self.assertEqual(headers.get("Allow"), allow)
-                self.assertEqual(refusal(error, take(head())), answer)
+                self.assertEqual(headers["Date"], DATE)
+                self.assertEqual(refusal(error, take(head()), DATE), answer)
 
     def test_the_refusal_of_a_head_has_no_body(self):
         error = HandshakeError(404, "No such page.")
         request = take(head("HEAD /x HTTP/1.1"))
-        whole, short = refusal(error, None), refusal(error, request)
+        whole, short = refusal(error, None, DATE), refusal(error, request, DATE)
         self.assertEqual(short + b"No such page.\n", whole)
         self.assertTrue(short.endswith(b"\r\n\r\n"))
 
     def test_refusals_are_ascii(self):
         error = HandshakeError(403, "Pages from \u00e4\u202e may not connect.")
-        answer = refusal(error, None)
+        answer = refusal(error, None, DATE)
         self.assertTrue(answer.isascii())
         response, body = take_response(answer)
         self.assertIn(b"\\xe4\\u202e", body)
@@ -661,10 +697,12 @@ class Answers(unittest.TestCase):
                     self.assertIn(str(error.status), str(error))
 
     def test_the_head_of_a_page(self):
-        answer = http_head(200, "text/html", 5) + b"hello"
+        answer = http_head(200, "text/html", 5, DATE, ["X: y"]) + b"hello"
         response, body = take_response(answer)
         self.assertEqual(response[:2], (200, "OK"))
         self.assertEqual(body, b"hello")
+        self.assertEqual(response.headers["Date"], DATE)
+        self.assertEqual(response.headers["X"], "y")
         self.assertEqual(response.headers["Content-Length"], "5")
         self.assertEqual(response.headers["Connection"], "close")
         # An edited page shows on reload, and nobody guesses its type.
@@ -726,7 +764,7 @@ ORIGINS = [
     ("127.0.0.1:9000", "//127.0.0.1:9000", False, False),
     ("127.0.0.1:9000", "file://", False, False),
     ("127.0.0.1:9000", "", False, False),
-    ("127.0.0.1:9000", "Null", False, False),
+    ("127.0.0.1:9000", "nullx", False, False),
     ("127.0.0.1x:9000", "http://127.0.0.1:9000", False, False),
     # Only Host and Origin agree (DNS rebinding: the name leads here).
     ("evil.example:9000", "http://evil.example:9000", False, False),
@@ -757,7 +795,8 @@ ORIGINS = [
     ("127.0.0.1:9000/x", "http://127.0.0.1:9000", False, False),
     ("evil@127.0.0.1:9000", "http://127.0.0.1:9000", False, False),
     (":9000", "http://:9000", False, False),
-    # Named with --origin: exactly these.
+    # Named with --origin: exactly these. Schemes and hosts have no case.
+    ("127.0.0.1:9000", "HTTPS://Chat.Example", False, True),
     ("127.0.0.1:9000", "https://chat.example", False, True),
     ("127.0.0.1:9000", "http://other.example:8080", False, True),
     ("127.0.0.1:9000", "http://chat.example", False, False),
@@ -783,6 +822,17 @@ class CheckOrigin(unittest.TestCase):
         self.check("127.0.0.1:9000", "null", ["null"], True)
         self.check("127.0.0.1:9000", "null", [*NAMED, "null"], True)
 
+    def test_a_page_from_disk_may_be_named_as_some_send_it(self):
+        self.check("127.0.0.1:9000", "file://", ["file://"], True)
+        self.check("127.0.0.1:9000", "file:///", ["file://"], False)
+        self.check("127.0.0.1:9000", "null", ["file://"], False)
+
+    def test_what_is_named_means_what_a_browser_sends(self):
+        for text, origin in NORMAL_ORIGINS:
+            with self.subTest(text):
+                allowed = [normalise_origin(text)]
+                self.check("127.0.0.1:9000", origin, allowed, True)
+
     def test_no_own_names(self):
         request = take(head(Host="classroom-pc", Origin="http://classroom-pc"))
         self.assertEqual(status_of(check_origin, request, [], ()), 403)
@@ -791,6 +841,79 @@ class CheckOrigin(unittest.TestCase):
         request = take(head(Origin="http://evil.example"))
         with self.assertRaisesRegex(HandshakeError, "http://evil.example"):
             check_origin(request, [], OWN)
+
+
+# (as somebody may write it, as browsers send it)
+NORMAL_ORIGINS = [
+    ("null", "null"),
+    ("file://", "file://"),
+    ("http://example.com", "http://example.com"),
+    ("http://Example.com:80", "http://example.com"),
+    ("https://example.com:443/", "https://example.com"),
+    ("HTTP://Example.com", "http://example.com"),
+    ("HTTPS://EXAMPLE.COM:443", "https://example.com"),
+    ("http://example.com/", "http://example.com"),
+    ("http://example.com:443", "http://example.com:443"),
+    ("https://example.com:80", "https://example.com:80"),
+    ("http://example.com:8000/", "http://example.com:8000"),
+    ("http://example.com:1", "http://example.com:1"),
+    ("http://example.com:65535", "http://example.com:65535"),
+    ("http://example.com.", "http://example.com."),
+    ("http://localhost:3000", "http://localhost:3000"),
+    ("http://class_room-1", "http://class_room-1"),
+    ("http://192.168.1.17:8080", "http://192.168.1.17:8080"),
+    ("http://[::1]:9000", "http://[::1]:9000"),
+    ("http://[FE80::1:2]:80/", "http://[fe80::1:2]"),
+    ("http://M\u00fcnchen.example", "http://xn--mnchen-3ya.example"),
+    ("https://\u4f60\u597d.example:8443", "https://xn--6qq79v.example:8443"),
+    # Extensions of browsers, and apps that show pages.
+    ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
+    ("moz-extension://1b4e28ba-2fa1", "moz-extension://1b4e28ba-2fa1"),
+    ("safari-web-extension://1B4E-2FA1", "safari-web-extension://1B4E-2FA1"),
+    ("capacitor://localhost", "capacitor://localhost"),
+    ("ionic://localhost", "ionic://localhost"),
+    ("tauri://localhost", "tauri://localhost"),
+    ("app://obsidian.md", "app://obsidian.md"),
+]
+NO_ORIGINS = [
+    "", " ", "*", "Null", "none", "/", "://", "//a",
+    "example.com", "example.com:80", "127.0.0.1", "localhost:9000",
+    "http", "http:", "http:/", "http://", "http:///", "https://", "http:a",
+    "http://a/index.html", "http://a//", "http://a/b/", "http://a?b",
+    "http://a?", "http://a#b", "http://a#", "http://a/#", "http://a\\",
+    "ftp://x", "ws://a", "wss://a:9000", "file:///", "file://a", "data:,",
+    "about:blank", "xhttp://a", "javascript://a",
+    "http://a:", "http://a:0", "http://a:65536", "http://a:99999",
+    "http://a:100000", "http://a:-1", "http://a:+1", "http://a:x",
+    "http://a:1:2", "http://:80", "http://a:8 0",
+    "http://user@a", "http://user:word@a", "http://@a",
+    " http://a", "http://a ", "http://a b", "http://a\n", "http://a/\n",
+    "http://a\tb", "http://a, http://b", "http://a,b",
+    "http://*", "http://*.example.com", "http://a..b", "http://.", "http://.a",
+    "http://[", "http://[]", "http://[::1", "http://::1", "http://[::1]a",
+    "http://[fe80::1%eth0]", "http://[a.b.example]x", "http://<a>",
+    "http://" + "a" * 64, "http://\u00e4" + "a" * 64,
+]  # fmt: skip
+
+
+class NormaliseOrigin(unittest.TestCase):
+    def test_is_what_browsers_send(self):
+        for text, origin in NORMAL_ORIGINS:
+            with self.subTest(text):
+                self.assertEqual(normalise_origin(text), origin.lower())
+
+    def test_once_is_enough(self):
+        for _, origin in NORMAL_ORIGINS:
+            with self.subTest(origin):
+                once = normalise_origin(origin)
+                self.assertEqual(normalise_origin(once), once)
+
+    def test_what_no_browser_sends(self):
+        for text in NO_ORIGINS:
+            with self.subTest(text):
+                with self.assertRaises(ValueError) as caught:
+                    normalise_origin(text)
+                self.assertRegex(str(caught.exception), r"\A[ -~]{10,79}\Z")
 
 
 class RequestHead(unittest.TestCase):
@@ -805,6 +928,29 @@ class RequestHead(unittest.TestCase):
         self.assertEqual(request.headers["Origin"], "http://a")
         self.assertEqual(request.headers["Sec-WebSocket-Key"], KEY)
         self.assertTrue(stream.startswith(b"GET /chat?a=b HTTP/1.1\r\nHost: "))
+
+    def test_another_host_takes_the_place_of_ours(self):
+        for name in ("Host", "host", "HOST"):
+            with self.subTest(name):
+                stream = request_head("a:9000", "/", KEY, {name: "b"})
+                self.assertEqual(take(stream).headers["Host"], "b")
+                self.assertNotIn(b"a:9000", stream)
+
+    def test_what_would_stand_there_twice(self):
+        cases = [
+            {"Upgrade": "websocket"},
+            {"connection": "keep-alive"},
+            {"Sec-WebSocket-Key": KEY},
+            {"sec-websocket-version": "8"},
+            {"Origin": "http://a", "origin": "http://b"},
+            {"Host": "a", "HOST": "b"},
+            {"X-Mine": "1", "x-mine": "2"},
+        ]
+        for headers in cases:
+            with self.subTest(headers):
+                name = list(headers)[-1]
+                with self.assertRaisesRegex(ValueError, "(?i)already.*" + name):
+                    request_head("a", "/", KEY, headers)
 
     def test_what_would_break_out_of_its_line(self):
         cases = [
@@ -854,6 +1000,9 @@ def response_head(first="HTTP/1.1 101 Switching Protocols", **changes):
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+
+
 class TakeResponse(unittest.TestCase):
     def test_cut_at_every_byte(self):
         stream = response_head()
@@ -893,8 +1042,66 @@ class TakeResponse(unittest.TestCase):
             response_head()[:-2] + b"Sec-WebSocket-Accept: a\r\n\r\n",
         ]
         for stream in cases:
+            for before in (b"", EARLY_HINTS):
+                with self.subTest(stream, before=before):
+                    found = status_of(take_response, before + stream)
+                    self.assertEqual(found, 400)
+
+    def test_lines_ending_with_lf_alone(self):
+        # Said at once, wherever such a line comes.
+        whole = response_head()
+        for stream in (
+            whole.replace(b"\r\n", b"\n"),
+            whole.replace(b"\r\n", b"\n", 1),
+            whole.replace(b"\r\nConnection", b"\nConnection"),
+            whole[:-4] + b"\n\n",
+        ):
+            end = stream.replace(b"\r\n", b"--").index(b"\n") + 1
             with self.subTest(stream):
-                self.assertEqual(status_of(take_response, stream), 400)
+                self.assertIsNone(take_response(stream[: end - 1]))
+                for cut in (end, len(stream)):
+                    with self.assertRaisesRegex(HandshakeError, "400.*CR LF"):
+                        take_response(stream[:cut])
+        # A body may have any lines.
+        body = b"one\ntwo\n\nthree"
+        self.assertEqual(take_response(whole + body)[1], body)
+
+    def test_interim_responses_are_skipped(self):
+        # RFC 9110 s15.2. A 101 is not one of them: it is the answer.
+        for before in (
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            EARLY_HINTS,
+            b"HTTP/1.1 199\r\n\r\n",
+            EARLY_HINTS * MAX_INTERIM,
+        ):
+            stream = before + response_head()
+            with self.subTest(before):
+                for cut in range(len(stream)):
+                    self.assertIsNone(take_response(stream[:cut]), cut)
+                response, rest = take_response(stream + b"\x81\0")
+                self.assertEqual((response.status, rest), (101, b"\x81\0"))
+                self.assertNotIn("Link", response.headers)
+
+    def test_not_any_number_of_interim_responses(self):
+        stream = EARLY_HINTS * (MAX_INTERIM + 1)
+        self.assertIsNone(take_response(stream[:-1]))
+        with self.assertRaisesRegex(HandshakeError, "never comes to"):
+            take_response(stream)
+        stream = EARLY_HINTS + response_head(X="x" * MAX_HEAD)
+        self.assertEqual(status_of(take_response, stream), 431)
+        stream = EARLY_HINTS[:-2] + b"X: " + b"x" * MAX_HEAD
+        self.assertEqual(status_of(take_response, stream), 431)
+
+    def test_cookies_are_kept_apart(self):
+        cookies = ["a=1; Expires=Thu, 01 Jan 2026 00:00:00 GMT", "b=2", "c=3,4"]
+        lines = "".join(f"\r\nset-cookie: {cookie}" for cookie in cookies)
+        stream = response_head(X="1\r\nx: 2, 3" + lines)
+        headers = take_response(stream)[0].headers
+        self.assertEqual(headers.get_all("Set-Cookie"), cookies)
+        self.assertEqual(headers["Set-Cookie"], cookies[0])
+        self.assertEqual(headers.get_all("X"), ["1", "2, 3"])
+        self.assertEqual(headers["X"], "1, 2, 3")
+        self.assertEqual(headers.get_all("Y"), [])
 
     def test_the_largest_head(self):
         size = MAX_HEAD - len(response_head(X="")) + 4
@@ -957,11 +1164,34 @@ class CheckResponse(unittest.TestCase):
                 self.check(["chat"], Sec_WebSocket_Protocol=chosen)
 
     def test_another_status(self):
-        for status in (100, 200, 302, 401, 403, 404, 426, 503):
+        for status in (200, 302, 401, 403, 404, 426, 503):
             with self.subTest(status):
                 with self.assertRaisesRegex(HandshakeError, "Hm") as caught:
                     self.check(first=f"HTTP/1.1 {status} Hm")
                 self.assertEqual(caught.exception.status, status)
+
+    def test_a_redirect_names_its_target(self):
+        cases = [
+            (301, "ws://b:1/c", "Hm to ws://b:1/c"),
+            (302, "/c?d=e", "Hm to /c?d=e"),
+            (308, "\x80\xe4\t", r"Hm to \x80\xe4"),
+            (307, "/" + "x" * 9999, "Hm to /" + "x" * 199),
+            (302, "", "Hm"),
+            (302, None, "Hm"),
+            (200, "/c", "Hm"),
+            (403, "/c", "Hm"),
+        ]
+        for status, place, words in cases:
+            with self.subTest(status, place=place):
+                first = f"HTTP/1.1 {status} Hm"
+                stream = response_head(first, Location=place)
+                self.assertEqual(outcome(take_response(stream)[0]), words)
+                with self.assertRaises(HandshakeError) as caught:
+                    self.check(first=first, Location=place)
+                self.assertEqual(caught.exception.status, status)
+                self.assertIn(words, caught.exception.reason)
+        stream = response_head("HTTP/1.1 302", Location="/c")
+        self.assertEqual(outcome(take_response(stream)[0]), "to /c")
 
     def test_a_status_without_a_reason(self):
         with self.assertRaises(HandshakeError) as caught:
@@ -977,15 +1207,16 @@ class CheckResponse(unittest.TestCase):
 
 class Values(unittest.TestCase):
     def test_headers_are_a_mapping(self):
-        headers = Headers({"a-b": "1"})
+        headers = Headers({"a-b": ["1"]})
         self.assertEqual(headers.get("A-B"), "1")
         self.assertIsNone(headers.get("c"))
         self.assertEqual(dict(headers), {"a-b": "1"})
+        self.assertEqual(headers.get_all("A-B"), ["1"])
         with self.assertRaises(KeyError):
             headers["c"]
 
     def test_requests_and_responses_are_tuples(self):
-        headers = Headers({"sec-websocket-protocol": "chat"})
+        headers = Headers({"sec-websocket-protocol": ["chat"]})
         request = Request("GET", "/", {}, "1.1", headers)
         self.assertEqual(choose_subprotocol(request), "chat")
         self.assertEqual(Response(101, "", headers).subprotocol, "chat")
