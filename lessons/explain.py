@@ -136,10 +136,12 @@ def explain_head(head: bytes) -> list[Line]:
 
     The same walk as that of take_head() and parse_header_lines().
     """
-    first, *others = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    # An empty line before a request is ignored.
+    offset = 2 if head.startswith(b"\r\n") else 0
+    first, *others = head[offset:].partition(b"\r\n\r\n")[0].split(b"\r\n")
     needed = "101" if first.startswith(b"HTTP/") else "GET and 1.1"
-    lines = [Line(0, first, "", needed)]
-    offset = len(first) + 2
+    lines = [Line(offset, first, "", needed)]
+    offset += len(first) + 2
     for raw in others:
         match = HEADER_LINE.fullmatch(raw.decode("latin-1"))
         name = match[1].lower() if match else ""

@@ -74,15 +74,17 @@ class Heads(unittest.TestCase):
     """explain_head() and the parser must never drift apart."""
 
     def test_the_lines_of_a_head(self):
-        lines = explain_head(REQUEST + HELLO)
-        self.assertEqual(lines[0].raw, b"GET / HTTP/1.1")
-        for line in lines:
-            end = line.offset + len(line.raw)
-            self.assertEqual(REQUEST[line.offset : end + 2], line.raw + b"\r\n")
-        needed = [line.name for line in lines if line.needed]
         names = ("host", "upgrade", "connection", "sec-websocket-key",
                  "sec-websocket-version")  # fmt: skip
-        self.assertEqual(needed, ["", *names])
+        for head in (REQUEST, b"\r\n" + REQUEST):
+            lines = explain_head(head + HELLO)
+            self.assertEqual(lines[0].raw, b"GET / HTTP/1.1")
+            for line in lines:
+                end = line.offset + len(line.raw)
+                found = head[line.offset : end + 2]
+                self.assertEqual(found, line.raw + b"\r\n")
+            needed = [line.name for line in lines if line.needed]
+            self.assertEqual(needed, ["", *names])
 
     def test_the_same_headers_as_the_parser(self):
         more = {"Origin": "null", "Sec-WebSocket-Protocol": "chat", "X": "y"}
