@@ -15,9 +15,9 @@ watch. Each of them is a chapter of its own.
 from __future__ import annotations
 
 import argparse
-import binascii
 import contextlib
 import errno
+import heapq
 import io
 import json
 import os
@@ -29,7 +29,7 @@ import sys
 import textwrap
 import time
 from collections import deque
-from itertools import islice
+from email.utils import formatdate
 from typing import (
     Any,
     Callable,
@@ -38,6 +38,7 @@ from typing import (
     Sequence,
     Union,
 )
+from urllib.parse import parse_qsl
 
 import codec
 import handshake
@@ -60,24 +61,16 @@ ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
 FD_SETSIZE = 1024  # descriptors that select() can watch
 WINDOWS_SOCKETS = 512  # sockets that it can watch there
 SPARE = 16  # descriptors kept free: to refuse newcomers, to read the page
-LARGE = 64 * 1024  # bytes; from here on a copy costs more than a call
 BLOCK_COST = 64  # bytes, about, that Python adds to those of a block
-GATHER = 64  # blocks for one sendmsg(); a kernel may take 1,024 at most
+JOIN = 64 * 1024  # bytes; to copy so many costs less than one more send()
 
 
 class User:
     """One connection; in the tutorial, $this->users[$k].
 
     Its life: connected -> handshaken -> closing -> gone; who is refused is
-    never handshaken. While closing, what it sends is thrown away, and
-    nothing more is queued for it.
+    never handshaken. A program may hang on it what it likes: user.score = 0.
     """
-
-    __slots__ = (
-        "key", "socket", "fileno", "address", "name", "request",
-        "handshaken", "closing", "head", "decoder", "outbox", "waiting",
-        "pinged", "deadline", "code", "reason",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -95,16 +88,26 @@ class User:
         self.name = ""
         self.request: Request | None = None
         self.handshaken = False  # the tutorial's 'shou' => false
-        self.closing = False
+        self.closing = False  # our last word is queued, nothing follows it
+        self.awaits_close = False  # we said Close first; its own is to come
+        self.hung_up = False  # the end of its stream: nothing more to read
+        self.error: OSError | None = None  # sending failed: nothing goes out
         self.head = b""  # what has arrived of the request
         self.decoder = codec.Decoder(masked=True, max_message=max_message)
         self.outbox: deque[Block] = deque()  # what the kernel did not take
         self.waiting = 0  # bytes in the outbox
-        self.pinged = False  # and nothing has come since
+        self.full = False  # at the last try, the kernel did not take all
+        self.pinged = False  # and no sign of life since
         # What it is for depends on the state, see check_deadlines().
         self.deadline = now + HANDSHAKE_SECONDS  # time.monotonic()
-        self.code: int = CloseCode.ABNORMAL  # of the first Close frame
-        self.reason = ""
+        self.code: int = CloseCode.ABNORMAL  # of the Close frame that came
+        self.reason = ""  # its reason; none came: what we said in ours
+        self.why = ""  # what ended the connection, in words
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether messages go to this user."""
+        return self.handshaken and not self.closing and not self.error
 
 
 class Server:
@@ -133,17 +136,18 @@ class Server:
         self.recv_size = recv_size
         self.observer: Any = None  # set by lessons only
         self.users: dict[int, User] = {}  # all who are connected
-        self.open: dict[int, User] = {}  # handshaken and not closing
-        self.unsent: set[User] = set()  # whose outbox is not empty
-        # To whom sending failed; write_all() drops them in this turn.
-        self.lost: dict[User, OSError] = {}
-        self.block: list[bytes] = []  # frames for all, not yet handed out
+        # With an outbox, or at their end. To look for them among all users
+        # would make a quiet turn of a full room longer by a fifth.
+        self.unsent: set[User] = set()
+        self.said: list[bytes] = []  # frames for all, not yet handed out
         self.last_key = 0
+        self.free_keys: list[int] = []  # a heap
         self.running = True
         self.stopping = False
         self.now = time.monotonic()
         self.next_check = self.now
         self.accept_again = self.now
+        self.time_is_up = 0.0  # when stopping
         self.listener: socket.socket | None = listen(host, port)
         self.host, self.port = self.listener.getsockname()[:2]
         self.own_names = own_names()
@@ -176,44 +180,37 @@ class Server:
 
     # ---- what a program calls ---------------------------------------------
 
+    def everyone(self) -> list[User]:
+        """Return all who are open: they hear what is said to all."""
+        return [user for user in self.users.values() if user.is_open]
+
     def send(self, user: User, message: str | bytes) -> None:
         """Send to one user: str as text, bytes as binary.
 
-        ValueError: not before on_open. While closing, it gets nothing.
+        Who is not open, or is closing, gets nothing.
         """
-        if not user.handshaken:
-            raise ValueError(f"#{user.key} has not finished the handshake")
-        self.queue(user, codec.encode_message(message))
+        frame = codec.encode_message(message)
+        if user.is_open:
+            self.queue(user, frame)
 
     def broadcast(self, message: str | bytes) -> None:
-        """Send to every user who has finished the handshake.
-
-        In its simple form, without the lines for large messages:
-
-            self.block.append(codec.encode_message(message))
-        """
-        if len(message) <= LARGE:
-            self.block.append(codec.encode_message(message))
-            return
-        # A megabyte is not copied, just to stand behind its header. But that
-        # does not travel alone either: it would wake each reader twice.
-        opcode, payload = codec.to_payload(message)
-        header = codec.encode_header(opcode, len(payload))
-        self.block.append(header + payload[:LARGE])
-        self.share()
-        self.hand_out(memoryview(payload)[LARGE:], begun=True)
+        """Send to everyone: str as text, bytes as binary."""
+        self.said.append(codec.encode_message(message))
 
     def close(self, user: User, code: int = 1000, reason: str = "") -> None:
         """Say goodbye to one user (RFC 6455 s7.1.2).
 
         reason: at most 123 bytes. ValueError: not to be sent, see codec.
         """
-        if user.handshaken:
-            frame = codec.encode_close(code, reason)
-            self.finish(user, frame, code, reason)
-        else:
+        if not user.handshaken:
             reason = reason or "The server does not want this connection."
             self.refuse(user, HandshakeError(403, reason))
+            return
+        frame = codec.encode_close(code, reason)
+        if user.is_open:
+            user.awaits_close = True
+            user.reason = f"closed with {int(code)} {reason}".rstrip()
+            self.finish(user, frame)
 
     def stop(self) -> None:
         """Let run() end: Close 1001 to everyone, two seconds at the most."""
@@ -225,21 +222,21 @@ class Server:
         """Serve until stop()."""
         while self.running:
             self.turn()
-        if self.observer:
-            self.notify("ended")
+        self.notify("ended")
 
     def turn(self) -> None:
         """Ask the kernel who is ready, and serve each of them once."""
         # 1. Ask: whom to read from, and for whom is something waiting?
-        ask_read: list[Any] = list(self.users.values())
+        ask_read: list[Any] = [
+            user for user in self.users.values() if not user.hung_up
+        ]
         if self.listener and self.may_accept():
             ask_read.append(self.listener)
         ask_write = list(self.unsent)
 
         # 2. Wait: here, and nowhere else, the server sleeps.
         readable, writable = wait(ask_read, ask_write, PATIENCE)
-        if self.observer:
-            self.notify("woke", ask_read, ask_write, readable, writable)
+        self.notify("woke", ask_read, ask_write, readable, writable)
         self.now = time.monotonic()
 
         # 3. Accept newcomers.
@@ -251,17 +248,20 @@ class Server:
         for user in readable:
             self.read(user)
 
-        # 5. Write what this turn produced, and what waited for room. An
-        # outbox that was begun in this turn was not asked about: it is tried.
+        # 5. Write what waited for room, then what this turn has produced.
+        for user in writable:
+            self.write(user)
         self.share()
-        self.write_all(set(ask_write).difference(writable))
+        for user in list(self.unsent):
+            if not user.full:  # It got its outbox in this turn.
+                self.write(user)
 
-        # 6. Deadlines.
-        if self.now >= self.next_check or self.stopping:
+        # 6. Late: deadlines. And who is at the end leaves.
+        if self.now >= self.next_check:
             self.check_deadlines()
         if self.stopping:
             self.say_goodbye()
-        self.share()  # That somebody has left was said just now.
+        self.part()
 
     def may_accept(self) -> bool:
         """Tell whether a newcomer can be accepted, if only to be refused.
@@ -303,15 +303,23 @@ class Server:
         if not can_be_watched(sock):
             sock.close()  # select() would raise ValueError, for everybody
             return
-        self.last_key += 1
-        user = User(self.last_key, sock, address, self.max_message, self.now)
+        user = User(self.new_key(), sock, address, self.max_message, self.now)
         self.users[user.key] = user
-        if self.observer:
-            self.notify("connected", user)
+        self.notify("connected", user)
         if len(self.users) > self.places:
             self.refuse(user, HandshakeError(503, "The room is full."))
         else:
             self.guard(user, self.on_connect, user)
+
+    def new_key(self) -> int:
+        """Return the next number, or one that never became a WebSocket.
+
+        So the first to join is #1, though a browser fetched the page before.
+        """
+        if self.free_keys:
+            return heapq.heappop(self.free_keys)
+        self.last_key += 1
+        return self.last_key
 
     def read(self, user: User) -> None:
         """Read once, and do what these bytes ask for."""
@@ -320,17 +328,15 @@ class Server:
         except BlockingIOError:
             return
         except OSError as error:
-            self.socket_failed(user, error)
+            self.end(user, error)
             return
-        if self.observer:
-            self.notify("received", user, data)
+        self.notify("received", user, data)
         if not data:
-            self.drop(user, "hung up")
-            return
-        if user.closing:
-            return  # Read all the same: unread bytes turn close() into RST.
-        step = self.read_messages if user.handshaken else self.read_handshake
-        self.guard(user, step, user, data)
+            self.end_of_stream(user)
+        elif not user.closing or user.awaits_close:
+            read = self.read_messages if user.handshaken else self.read_request
+            self.guard(user, read, user, data)
+        # Else it is thrown away; but unread, it would turn close() into RST.
 
     def guard(
         self, user: User, step: Callable[..., None], *arguments: Any
@@ -345,12 +351,13 @@ class Server:
         except ProtocolError as error:
             # Guarded as well: a hook's own may have a reason that is too long.
             self.guard(user, self.close, user, error.code, error.reason)
+            user.awaits_close = False  # s7.1.7: nothing it says counts now
         except HandshakeError as error:
             self.guard(user, self.refuse, user, error)
         except Exception as error:
             self.bug(user, error)
 
-    def read_handshake(self, user: User, data: bytes) -> None:
+    def read_request(self, user: User, data: bytes) -> None:
         """Collect the request; answer it when it is whole."""
         user.head += data
         taken = handshake.take_request(user.head)
@@ -369,104 +376,106 @@ class Server:
             return  # the hook has called close()
         self.queue(user, handshake.switching_protocols(request))
         user.handshaken = True  # From here on: frames. The 101 is still HTTP.
-        user.deadline = self.now + self.ping_interval
-        self.open[user.key] = user
+        self.alive(user)
         self.on_open(user)
-        if rest and not user.closing:
+        if rest:
             self.read_messages(user, rest)
 
     def read_messages(self, user: User, data: bytes) -> None:
         """Decode; hand over each message, answer pings and the Close."""
-        user.pinged = False
-        user.deadline = self.now + self.ping_interval
+        self.alive(user)
         for opcode, message in user.decoder.feed(data):
-            if user.closing:
-                return
-            if opcode == codec.TEXT or opcode == codec.BINARY:
+            if opcode == codec.CLOSE:
+                user.code, user.reason = message
+                user.awaits_close = False
+                # RFC 6455 s5.5.1: answer with the same code.
+                self.finish(user, codec.encode_close(message.code))
+            elif user.closing:
+                pass  # It was told Close; all but its own is thrown away.
+            elif opcode == codec.TEXT or opcode == codec.BINARY:
                 self.on_message(user, message)
             elif opcode == codec.PING:
                 self.queue(user, codec.encode_frame(codec.PONG, message))
-            elif opcode == codec.CLOSE:
-                # RFC 6455 s5.5.1: answer with the same code.
-                answer = codec.encode_close(message.code)
-                self.finish(user, answer, message.code, message.reason)
-            # A pong needs no answer: any read has reset pinged, above.
+            # A pong needs no answer: any byte is a sign of life.
+
+    def alive(self, user: User) -> None:
+        """Start the deadline anew: a byte came, or the kernel took one.
+
+        Not for a request: it has ten seconds in all, see HANDSHAKE_SECONDS.
+        """
+        user.pinged = False
+        if user.closing or user.error:
+            user.deadline = self.now + CLOSING_SECONDS
+        elif user.handshaken:
+            user.deadline = self.now + self.ping_interval
+
+    def end_of_stream(self, user: User, why: str = "hung up") -> None:
+        """Read no more; what waits for this user still goes out."""
+        user.hung_up = True
+        user.why = user.why or why
+        self.unsent.add(user)
+        if user.handshaken:
+            self.finish(user, codec.encode_close(CloseCode.NORMAL))
 
     def queue(self, user: User, block: Block) -> None:
         """Put a block for one user behind all that was said before."""
-        if not user.closing:
+        if not user.closing and not user.error:
             self.share()  # First what was said to all: the order is kept.
-            if self.observer:
-                self.notify("queued", user, block)
-            self.put(user, block)
+            self.notify("queued", user, block)
+            self.keep(user, block)
 
     def share(self) -> None:
-        """Give everyone, as one block, what was said to all till now."""
-        if self.block:
-            block = b"".join(self.block)
-            self.block.clear()
-            self.hand_out(block)
-
-    def write_all(self, full: set[User]) -> None:
-        """Write to all who have an outbox, but those in full; drop the lost."""
-        for user in self.unsent - full:
-            self.write(user)
-        while self.lost:
-            user, error = next(iter(self.lost.items()))
-            self.socket_failed(user, error)
-            del self.lost[user]  # Last: its hooks may broadcast.
-
-    def hand_out(self, block: Block, begun: bool = False) -> None:
-        """Give everyone the same block; begun: the rest of a message.
+        """Give everyone, as one block, what was said to all till now.
 
         In its simple form:
 
-            for user in everyone: self.put(user, block)
+            for user in self.everyone(): self.keep(user, block)
 
         But most users have nothing waiting: for them the kernel is tried at
-        once, and only what it does not take goes through the outbox.
+        once, and only what it does not take goes into the outbox. That saves
+        an eighth of each broadcast.
         """
-        if self.observer:
-            self.notify("shared", self.open.values(), block, begun)
+        if not self.said:
+            return
+        block = b"".join(self.said)
+        self.said.clear()
+        everyone = self.everyone()
+        self.notify("shared", everyone, block)
         size = len(block)
-        for user in self.open.values():
-            if user in self.lost:
-                continue  # Something was left out, perhaps the head of this.
+        for user in everyone:
+            if user.outbox:
+                self.keep(user, block)
+                continue
             sent = 0
-            if not user.outbox:
-                try:
-                    sent = user.socket.send(block)
-                    if sent == size:
-                        continue
-                except BlockingIOError:
-                    pass
-                except OSError as error:
-                    self.lost[user] = error
+            try:
+                sent = user.socket.send(block)
+                if sent == size:
                     continue
-            # block[sent:] would copy the rest for each user; a view does not.
-            rest = memoryview(block)[sent:] if sent else block
-            self.put(user, rest, begun)
-            if sent and self.observer:
-                self.notify("wrote", user, sent)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self.fail(user, error)
+            user.full = True
+            self.keep(user, block, sent)
+            self.notify("wrote", user, sent)
 
-    def put(self, user: User, block: Block, begun: bool = False) -> None:
-        """Put a block at the end of an outbox; it is shared, not copied.
+    def keep(self, user: User, block: Block, sent: int = 0) -> None:
+        """Put what was not yet sent of a block at the end of an outbox.
 
-        If too much waits already, mark the user as lost instead. The new
-        block is not counted, so one message of any size always fits, and
-        the rest of a message that was begun is never refused.
+        The block is shared, not copied. If too much waits already, the user
+        leaves. The new block is not counted: one of any size always fits.
         """
-        if user in self.lost:
-            return  # as in hand_out()
-        if not begun and self.is_behind(user):
+        if self.is_behind(user):
             self.write(user)  # In a long turn it may have read meanwhile.
-        if not begun and self.is_behind(user):
+        if self.is_behind(user):
             reason = f"did not read: {user.waiting} bytes waited"
-            self.lost[user] = OSError(errno.ENOBUFS, reason)
-        else:
-            user.outbox.append(block)
-            user.waiting += len(block)
-            self.unsent.add(user)
+            self.end(user, OSError(errno.ENOBUFS, reason))
+        if user.error:
+            return  # Nothing may follow what was left out.
+        # A slice would be a copy of the rest for each user; a view is not.
+        user.outbox.append(memoryview(block)[sent:] if sent else block)
+        user.waiting += len(block) - sent
+        self.unsent.add(user)
 
     def is_behind(self, user: User) -> bool:
         """Tell whether too much waits; a block is more than its bytes."""
@@ -475,105 +484,148 @@ class Server:
 
     def write(self, user: User) -> None:
         """Send from one outbox until it is empty or the kernel is full."""
-        outbox = user.outbox
-        waited = user.waiting
+        outbox, waited, was_full = user.outbox, user.waiting, user.full
         try:
             while outbox:
-                sent = send_some(user.socket, outbox)
+                sent = user.socket.send(front(outbox))
+                forget(outbox, sent)
                 user.waiting -= sent
-                # The kernel stops anywhere: forget the blocks that went
-                # whole, keep the rest of the next one.
-                while outbox and sent >= len(outbox[0]):
-                    sent -= len(outbox.popleft())
-                if sent:
-                    outbox[0] = memoryview(outbox[0])[sent:]
-            self.unsent.discard(user)  # Only reached with an empty outbox.
+            user.full = False
+            if not user.hung_up:
+                self.unsent.discard(user)
             if user.closing:
                 # The other side reads our Close, then the end of the stream.
                 user.socket.shutdown(socket.SHUT_WR)
         except BlockingIOError:
-            pass  # select() will tell when there is room again
+            user.full = True  # select() will tell when there is room again
         except OSError as error:
-            # Not dropped here: the caller may be in the middle of a block.
-            self.lost[user] = error
-        if self.observer:
-            self.notify("wrote", user, waited - user.waiting)
+            self.fail(user, error)
+            return
+        if was_full and user.waiting < waited:
+            # Only then: what goes into an empty buffer, nobody has to read.
+            self.alive(user)
+        self.notify("wrote", user, waited - user.waiting)
 
     def check_deadlines(self) -> None:
-        """Ping the silent and drop the late, about twice a second."""
+        """Ping the silent and end the late, about twice a second."""
         self.next_check = self.now + PATIENCE
         for user in list(self.users.values()):
-            if self.now < user.deadline:
-                continue
-            if user.closing:
-                self.drop(user, "did not hang up")
-            elif not user.handshaken:
-                self.give_up(user)
-            elif user.pinged:
-                self.drop(user, "did not answer a ping")
-            else:
-                user.pinged = True
-                user.deadline = self.now + self.ping_interval
-                self.queue(user, codec.encode_frame(codec.PING, b""))
+            if self.now >= user.deadline and user.outbox:
+                # select() waits for much room. Is there any? Then it reads.
+                self.write(user)
+            if self.now >= user.deadline:
+                self.too_late(user)
 
-    def give_up(self, user: User) -> None:
-        """End a handshake that took too long."""
-        late = HandshakeError(408, "The request did not come in 10 seconds.")
-        if user.head:
-            self.refuse(user, late)
+    def too_late(self, user: User) -> None:
+        """Do what the deadline of a user is for."""
+        if user.closing or user.error:
+            self.end(user, TimeoutError("did not hang up"))
+        elif not user.handshaken:
+            # Silence is not worth a line: browsers open spare connections.
+            late = "The request did not come in 10 seconds."
+            self.refuse(user, HandshakeError(408, late), quiet=not user.head)
+        elif user.pinged:
+            self.end(user, TimeoutError("did not answer a ping"))
         else:
-            # Not worth a line: browsers open spare connections like this.
-            self.finish(user, handshake.refusal(late, None))
+            user.pinged = True
+            user.deadline = self.now + self.ping_interval
+            self.queue(user, codec.encode_frame(codec.PING, b""))
 
     def say_goodbye(self) -> None:
-        """Stop listening, send everyone away; end when all have gone."""
+        """Stop listening, send everyone away; after two seconds, go."""
         if self.listener:
             self.listener.close()
             self.listener = None
+            self.time_is_up = self.now + CLOSING_SECONDS
             for user in list(self.users.values()):
-                if user.closing:
-                    pass  # What it still gets may take till its deadline.
-                elif user.handshaken:
+                if user.handshaken:
                     self.close(user, CloseCode.GOING_AWAY, "the room closes")
                 elif user.head:
                     self.refuse(user, HandshakeError(503, "The room closes."))
-                else:
-                    self.drop(user, "asked for nothing")
-        self.running = bool(self.users)
+                elif not user.closing:
+                    self.end_of_stream(user, "asked for nothing")
+        elif self.now >= self.time_is_up:
+            for user in list(self.users.values()):
+                self.end(user, TimeoutError("did not hang up"))
+
+    def part(self) -> None:
+        """Let those go who are at their end, and say so to the others."""
+        while True:
+            # That somebody has left may be too much for one who is behind.
+            gone = [u for u in self.unsent if u.hung_up and not u.outbox]
+            if not gone:
+                break
+            for user in gone:
+                self.drop(user)
+            self.share()
+        self.running = bool(self.listener or self.users)
 
     def notify(self, what: str, *arguments: Any) -> None:
-        """Tell the observer; one that raises is not told anything more."""
-        try:
-            getattr(self.observer, what)(*arguments)
-        except Exception as error:
-            print_traceback(error)
-            self.observer = None
+        """Tell the observer, if any; one that raises is told nothing more."""
+        if self.observer:
+            try:
+                getattr(self.observer, what)(*arguments)
+            except Exception as error:
+                print_traceback(error)
+                self.observer = None
 
     # ---- how a user leaves ------------------------------------------------
+    # The same words in client.py: close, finish, fail, end, drop.
 
-    def finish(
-        self,
-        user: User,
-        last: bytes,
-        code: int = CloseCode.ABNORMAL,
-        reason: str = "",
-    ) -> None:
+    def finish(self, user: User, last: bytes) -> None:
         """Queue the last block for a user; then only hanging up is left."""
         if not user.closing:
             self.queue(user, last)
             user.closing = True
-            self.open.pop(user.key, None)
-            user.code, user.reason = code, reason
             user.deadline = self.now + CLOSING_SECONDS
 
-    def refuse(self, user: User, error: HandshakeError) -> None:
+    def fail(self, user: User, error: OSError) -> None:
+        """Write no more, as sending failed; read on, to the end."""
+        if not user.closing:  # Else all was said; it did not wait for it.
+            user.error = user.error or error
+        user.why = user.why or error.strerror or str(error)
+        user.outbox.clear()
+        user.waiting = 0
+        user.deadline = self.now + CLOSING_SECONDS
+        if not user.hung_up:
+            self.unsent.discard(user)
+
+    def end(self, user: User, error: OSError) -> None:
+        """Read and write no more: the user leaves at the end of this turn."""
+        self.fail(user, error)
+        user.hung_up = True
+        self.unsent.add(user)
+
+    def drop(self, user: User) -> None:
+        """Let a user go: here, and nowhere else, users leave."""
+        del self.users[user.key]
+        self.unsent.discard(user)
+        user.closing = True  # Hooks can say nothing to it any more.
+        user.socket.close()
+        self.notify("left", user, user.why)
+        has_said_close = user.code != CloseCode.ABNORMAL
+        if user.error and not has_said_close:
+            self.guard(user, self.on_error, user, user.error)
+        if user.handshaken:
+            reason = user.reason
+            if not has_said_close:
+                reason = f"{reason}, {user.why}" if reason else user.why
+            code = int(user.code)  # Not all Pythons print an enum as 1001.
+            self.guard(user, self.on_close, user, code, reason)
+        else:
+            heapq.heappush(self.free_keys, user.key)
+
+    def refuse(
+        self, user: User, error: HandshakeError, quiet: bool = False
+    ) -> None:
         """Answer a request with an HTTP status instead of a WebSocket."""
         if user.handshaken:
             self.bug(user, error)  # It was raised too late, by a hook.
         elif not user.closing:
-            answer = handshake.refusal(error, user.request)
-            self.attempt(self.diary, f"#{user.key} refused: {error}")
-            self.finish(user, answer)
+            if not quiet:
+                self.attempt(self.diary, f"#{user.key} refused: {error}")
+            date = formatdate(usegmt=True)
+            self.finish(user, handshake.refusal(error, user.request, date))
 
     def attempt(self, hook: Callable[..., None], *arguments: Any) -> None:
         """Call a hook; if it raises, print the traceback and go on."""
@@ -590,31 +642,6 @@ class Server:
             self.close(user, CloseCode.INTERNAL_ERROR, "a bug in the server")
         else:
             self.refuse(user, HandshakeError(500, "A bug in the server."))
-
-    def socket_failed(self, user: User, error: OSError) -> None:
-        """Drop a user whose connection broke, an everyday thing."""
-        if user.closing and error.errno != errno.ENOBUFS:
-            self.drop(user, "hung up")  # All was said; it did not wait.
-            return
-        self.guard(user, self.on_error, user, error)
-        self.drop(user, error.strerror or str(error))
-
-    def drop(self, user: User, why: str) -> None:
-        """Let a user go: here, and nowhere else, users leave."""
-        if self.users.pop(user.key, None) is None:
-            return
-        self.open.pop(user.key, None)
-        self.unsent.discard(user)
-        user.outbox.clear()
-        user.closing = True
-        user.socket.close()
-        if self.observer:
-            self.notify("left", user, why)
-        if user.handshaken:
-            if user.code == CloseCode.ABNORMAL:
-                user.reason = why
-            code = int(user.code)  # Not all Pythons print an enum as 1001.
-            self.guard(user, self.on_close, user, code, user.reason)
 
 
 # ---- sockets ----------------------------------------------------------------
@@ -654,11 +681,26 @@ def wait(
     return readable, writable
 
 
-def send_some(sock: socket.socket, outbox: deque[Block]) -> int:
-    """Send from the front of an outbox; return how many bytes went."""
-    if len(outbox) == 1 or not hasattr(sock, "sendmsg"):  # Windows
-        return sock.send(outbox[0])
-    return sock.sendmsg(list(islice(outbox, GATHER)))
+def front(outbox: deque[Block]) -> Block:
+    """Return the first block of an outbox; small ones, joined: one send."""
+    if len(outbox) == 1:
+        return outbox[0]
+    size = 0
+    blocks: list[Block] = []
+    for block in outbox:
+        size += len(block)
+        if blocks and size > JOIN:
+            break
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def forget(outbox: deque[Block], sent: int) -> None:
+    """Remove so many bytes, which were sent, from the front of an outbox."""
+    while outbox and sent >= len(outbox[0]):
+        sent -= len(outbox.popleft())
+    if sent:
+        outbox[0] = memoryview(outbox[0])[sent:]
 
 
 def count_places(listener: socket.socket) -> int:
@@ -723,7 +765,8 @@ def page(request: Request) -> bytes:
             html = file.read()
     except OSError as error:
         raise HandshakeError(503, f"client.html: {error.strerror}.") from None
-    head = handshake.http_head(200, "text/html", len(html))
+    date = formatdate(usegmt=True)
+    head = handshake.http_head(200, "text/html", len(html), date)
     return head if request.method == "HEAD" else head + html
 
 
@@ -741,7 +784,8 @@ class ChatRoom(Server):
         nr=TEXT&key=all      "say this to all"
         nr=TEXT&key=CODE     "say this to one"
 
-    Anything else, text or binary, goes to everyone as it came.
+    A text that begins with { is said to all by its sender: nobody can forge
+    the room's own words. Anything else goes to everyone as it came.
     """
 
     def on_open(self, user: User) -> None:
@@ -750,16 +794,16 @@ class ChatRoom(Server):
 
     def on_message(self, user: User, message: str | bytes) -> None:
         """Do what the tutorial's messages ask for; relay all others."""
-        # Most messages are others: a look at their beginning is enough.
-        if isinstance(message, str) and message.startswith(FORM_BEGINNINGS):
-            form = parse_form(message)
-            if form.get("type") == "add" and "ming" in form:
-                self.name(user, form["ming"])
-                return
-            if "nr" in form and "key" in form:
-                self.say(user, form["nr"], form["key"])
-                return
-        self.broadcast(message)
+        form = parse_form(message) if isinstance(message, str) else {}
+        if form.get("type") == "add" and "ming" in form:
+            self.name(user, form["ming"])
+        elif "nr" in form and "key" in form:
+            self.say(user, form["nr"], form["key"])
+        elif isinstance(message, str) and message.lstrip().startswith("{"):
+            # It could be taken for the room's own words, which are JSON.
+            self.say(user, message, "all")
+        else:
+            self.broadcast(message)
 
     def on_close(self, user: User, code: int, reason: str) -> None:
         """Note who left, and tell the others."""
@@ -783,7 +827,7 @@ class ChatRoom(Server):
             return
         self.diary(f"#{user.key} is {user.name}")
         named = []
-        for other in self.open.values():
+        for other in self.everyone():
             if other.name:
                 named.append({"code": str(other.key), "name": other.name})
             if other is not user:
@@ -793,15 +837,15 @@ class ChatRoom(Server):
 
     def say(self, user: User, text: str, to: str) -> None:
         """Pass on what one user says to all, or to one other."""
-        words = {"nrong": text, "code": str(user.key)}
+        said = to_json({"nrong": text, "code": str(user.key)}, to)
         if to == "all":
-            self.broadcast(to_json(words))
+            self.broadcast(said)
             return
-        other = self.open.get(int(to)) if CODE.fullmatch(to) else None
-        if not other:
-            other = user
-            words["nrong"] = f"There is nobody with the code {to[:20]} here."
-        said = to_json(words, to)
+        other = self.users.get(int(to)) if CODE.fullmatch(to) else None
+        if not other or not other.is_open:
+            nobody = f"There is nobody with the code {to[:20]} here."
+            self.send(user, to_json({"nrong": nobody, "code": False}, to))
+            return
         self.send(user, said)
         if other is not user:
             self.send(other, said)
@@ -824,6 +868,10 @@ FORM_BEGINNINGS = ("type=", "ming=", "nr=", "key=")
 CODE = re.compile("[1-9][0-9]{0,9}")  # a user's key, as text
 MAX_NAME = 20  # characters
 MAX_FIELDS = 9  # in a form; the tutorial uses two
+# In a form: 70,000 Chinese letters have so many. It takes urllib a tenth of
+# a second to decode them, and the room waits.
+MAX_ESCAPES = 210_000
+MAX_MIXED = 50_000  # with unescaped letters between them it takes four times
 # Controls, line separators, what turns the direction of writing round, and
 # what cannot be seen at all.
 NOT_IN_NAMES = re.compile(
@@ -833,40 +881,17 @@ NOT_IN_NAMES = re.compile(
 
 
 def parse_form(message: str) -> dict[str, str]:
-    """Return the fields of "type=add&ming=Ana"; {} if it has too many.
-
-    urllib's parse_qsl does the same, but see unquote().
-    """
-    form = {}
-    fields = message.replace("+", " ").split("&", MAX_FIELDS)
-    if len(fields) > MAX_FIELDS:
-        return {}  # somebody's text full of "&"
-    for field in fields:
-        name, _, value = field.partition("=")
-        form[name] = unquote(value)
-    return form
-
-
-def unquote(value: str) -> str:
-    """Return a form's value with its %41 decoded.
-
-    In its simple form, which takes half a second for a megabyte of "%":
-
-        urllib.parse.unquote(value)
-
-    Quoted-printable, of e-mail, writes =41 for the same, and Python reads
-    that ten times faster. A "%" without two digits is a "%" like any other,
-    but many of them are no form: then all stays as it is.
-    """
-    data, lone = LONE_PERCENT.subn(b"%25", value.encode(), MAX_LONE)
-    if lone == MAX_LONE:
-        return value
-    data = data.replace(b"=", b"=3D").replace(b"%", b"=")
-    return binascii.a2b_qp(data).decode(errors="replace")
-
-
-LONE_PERCENT = re.compile(b"%(?![0-9a-fA-F]{2})")
-MAX_LONE = 10_000  # a browser sends none
+    """Return the fields of "type=add&ming=Ana"; {} if it is no such form."""
+    # Most messages are none: a look at their beginning is enough.
+    if not message.startswith(FORM_BEGINNINGS):
+        return {}
+    limit = MAX_ESCAPES if message.isascii() else MAX_MIXED
+    if message.count("%") > limit:
+        return {}
+    try:
+        return dict(parse_qsl(message, True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        return {}  # more fields than that: somebody's text full of "&"
 
 
 def to_json(fields: dict[str, Any], to: str = "all") -> str:
@@ -898,7 +923,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         room = ChatRoom(
             options.host,
             options.port,
-            origins=[origin.rstrip("/") for origin in options.origin],
+            origins=options.origin,
             max_message=options.max_message,
             max_backlog=options.max_backlog,
             ping_interval=options.ping_interval,
@@ -970,7 +995,7 @@ def make_parser() -> Parser:
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="listen there")
     add("--lan", action="store_const", const="0.0.0.0", dest="host",
         help="listen on all addresses, for the class")  # fmt: skip
-    add("--origin", metavar="URL", action="append", default=[],
+    add("--origin", metavar="URL", type=origin, action="append", default=[],
         help="let pages from there join")  # fmt: skip
     add("--max-message", metavar="BYTES", type=int,
         default=codec.MAX_MESSAGE, help="%(default)s if left out")  # fmt: skip
@@ -999,11 +1024,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how to find out more; exit with 2."""
+        # Of --trace=long, argparse says what it does, not what to type.
+        message = message.replace("ignored explicit argument", NO_VALUE)
         text = f"server.py: {printable(message)}"
         lines = textwrap.wrap(text[:156], 79)
         lines.append("To see the options: python server.py --help")
         print("\n".join(lines[:2]), file=sys.stderr)
         sys.exit(2)
+
+
+NO_VALUE = "it takes no value (but there is --trace=short), not"
+
+
+def origin(text: str) -> str:
+    """Return an origin for --origin, as browsers send it."""
+    try:
+        return handshake.normalise_origin(text)
+    except ValueError as error:
+        message = f"{text[:30]!r}: {error}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def fault(name: str) -> str:

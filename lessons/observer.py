@@ -36,13 +36,8 @@ class Observer:
     def queued(self, user: User, block: Block) -> None:
         """A block for one user goes behind all that was said before."""
 
-    def shared(
-        self, users: Collection[User], block: Block, begun: bool
-    ) -> None:
-        """A block goes to all of these, the same one to each.
-
-        begun: it is the rest of a large message, told of just before.
-        """
+    def shared(self, users: Collection[User], block: Block) -> None:
+        """A block goes to all of these, the same one to each."""
 
     def wrote(self, user: User, sent: int) -> None:
         """The kernel took so many bytes for a user whose outbox is in use."""

@@ -158,12 +158,10 @@ class Stepper(Trace):
         """Yield a table of the bytes that are on their way."""
         yield BUFFERS
         for user in self.server.users.values():
-            decoder = user.decoder
-            # Of a request, of a header, of a message in pieces.
-            here = len(user.head) + len(decoder.rest) + len(decoder.payload)
+            here, to_come = unfinished(user)
             yield (
                 f"  #{user.key:<6}{cut(self.peek(user), 27):<28}"
-                f"{here:<10}{decoder.missing:<11}"
+                f"{here:<10}{to_come:<11}"
                 f"{len(user.outbox):<8}{user.waiting}"
             )
 
@@ -220,7 +218,7 @@ class Stepper(Trace):
     def drop_failed(self) -> None:
         """Do for the failed what the server's own read would have done."""
         while self.failed:
-            self.server.socket_failed(*self.failed.popitem())
+            self.server.end(*self.failed.popitem())
 
 
 HOW_TO_ANSWER = "type ids that were, or only Enter."
@@ -237,6 +235,16 @@ BUFFERS = """\
 def name_of(word: str) -> str:
     """Return the name of what the class typed as 3, #3 or L."""
     return f"#{word}" if word.isdigit() else word
+
+
+def unfinished(user: User) -> tuple[int, int]:
+    """Return how many bytes of something not yet whole are here, to come."""
+    # The trace's, where there is one: a student's decoder has other fields.
+    decoder = getattr(user.decoder, "walk", user.decoder)
+    rest = getattr(decoder, "rest", b"")  # of a header
+    payload = getattr(decoder, "payload", b"")  # of a message in pieces
+    here = len(user.head) + len(rest) + len(payload)
+    return here, getattr(decoder, "missing", 0)
 
 
 def yes_or_no(value: bool) -> str:

@@ -16,7 +16,7 @@ import time
 from typing import Any, Callable, Collection, Iterator
 
 import codec
-from codec import CloseCode, ProtocolError
+from codec import CloseCode, Decoder, ProtocolError
 from lessons.explain import Line, accept_steps, explain_frame, explain_head
 from lessons.observer import Block, Observer, User, Users
 
@@ -118,10 +118,7 @@ class Trace(Observer):
     # ---- users come and go ------------------------------------------------
 
     def connected(self, user: User) -> None:
-        """Show a newcomer, and listen to the walk of his decoder."""
-        if self.level != "off":
-            limit = user.decoder.max_message
-            user.decoder = Explained(user.key, limit, self)
+        """Show a newcomer."""
         host, port = user.address[:2]
         where = f"from {host} port {port}"
         self.tell(cut(f"ACCEPT #{user.key} {where}, not handshaken"))
@@ -136,9 +133,12 @@ class Trace(Observer):
     def received(self, user: User, data: bytes) -> None:
         """Show one read; what it means for frames is shown by Explained."""
         self.size = len(data)
+        if self.level != "off" and not isinstance(user.decoder, Explained):
+            walk = Walk(user.key, self.server.max_message, self)
+            user.decoder = Explained(user.decoder, walk)
         if not data:
             self.tell(flow("recv", user.key, 0, 0, "the end of the stream"))
-        elif user.closing:
+        elif user.closing and not user.awaits_close:
             meaning = f"thrown away: #{user.key} is leaving"
             self.tell(flow("recv", user.key, len(data), 0, meaning))
         elif not user.handshaken:
@@ -156,7 +156,7 @@ class Trace(Observer):
             if rest:
                 self.tell(f"  {many(len(rest), 'byte')} came behind it")
 
-    def read_frames(self, decoder: Explained, data: bytes) -> None:
+    def read_frames(self, decoder: Walk, data: bytes) -> None:
         """Show how one read divides into frames, unless it is just one."""
         # Either the payload of a frame has begun, or its header is cut.
         began, missing = len(decoder.begun), decoder.missing
@@ -203,16 +203,13 @@ class Trace(Observer):
         elif body:
             self.tell(cut(f"  {plain(body.rstrip())}"))
 
-    def shared(
-        self, users: Collection[User], block: Block, begun: bool
-    ) -> None:
+    def shared(self, users: Collection[User], block: Block) -> None:
         """Show what is for everyone, once."""
         if users and block:
             to = fit([f"#{user.key}" for user in users], 30)
             size = many(len(block), "byte")
             self.tell(f"  broadcast -> {size} queued for {to}")
-            if not begun:
-                self.show_block(bytes(block), f"server --> {to}")
+            self.show_block(bytes(block), f"server --> {to}")
             for user in users:
                 # It goes behind what waits already, if that is not too much.
                 if user in self.slow and not self.server.is_behind(user):
@@ -234,7 +231,7 @@ class Trace(Observer):
 
     def wrote(self, user: User, sent: int) -> None:
         """Show how the kernel takes what waits, if not all at once."""
-        if user in self.server.lost:
+        if user.error:
             return  # left() will tell why
         if user.waiting:
             self.slow.add(user)
@@ -282,32 +279,65 @@ class Trace(Observer):
         self.tell(full, cut(title + in_short(frame)))
 
 
-class Explained(codec.Decoder):
-    """A user's decoder, which shows each frame when it has walked over it.
+class Explained:
+    """The decoder of a user, which shows each frame when it is found.
+
+    decoder: whatever takes this user's bytes apart, perhaps a student's own.
+    Beside it, a Walk takes the same bytes apart, and shows them.
+    """
+
+    def __init__(self, decoder: Any, walk: Walk) -> None:
+        self.decoder = decoder
+        self.walk = walk
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
+        """Show the read, then each frame, then what was wrong."""
+        walk = self.walk.feed(data)
+        try:
+            for event in self.decoder.feed(data):
+                next(walk, None)
+                yield event
+            finish(walk)
+        except ProtocolError as error:
+            finish(walk)
+            self.walk.tell("show_broken_rule", self.walk.user_key, error)
+            raise
+
+
+def finish(walk: Iterator[Any]) -> None:
+    """Let a walk go to its end, where no more messages are."""
+    for _ in walk:
+        pass
+
+
+class Walk(Decoder):
+    """A decoder that shows what it walks over, and lets all else be.
 
     Decoder.feed() calls self.read_header() and self.take_piece(), so it
     gets these here: each works by super(), and shows what it learnt.
     """
 
-    __slots__ = ("begun", "trace", "user_key")
+    __slots__ = ("begun", "broken", "trace", "user_key")
 
     def __init__(self, key: int, max_message: int, trace: Trace) -> None:
         super().__init__(True, max_message)
         self.user_key = key
         self.trace = trace
         self.begun = bytearray()  # a data frame so far, with its header
+        self.broken = False  # behind a broken rule there are no frames
 
     def feed(self, data: bytes) -> Iterator[tuple[int, Any]]:
-        """Show the read, then each frame, then what was wrong."""
+        """Show the read, then each frame."""
+        if self.broken:
+            return
         self.tell("read_frames", self, data)
         try:
             for event in super().feed(data):
                 self.show(self.begun)  # --break php takes half frames, too
                 yield event
-        except ProtocolError as error:
+        except ProtocolError:
             self.show(self.begun)
-            self.tell("show_broken_rule", self.user_key, error)
-            raise
+            self.broken = True
 
     def read_header(
         self, data: bytes, at: int

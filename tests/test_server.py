@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import re
 import signal
 import socket
@@ -26,7 +25,8 @@ from unittest import mock
 import codec
 import server
 from handshake import HandshakeError
-from server import ChatRoom, Server
+from server import Server
+from tests.hostile import Room
 from tests.support import (
     DEADLINE,
     MASKING_KEY,
@@ -36,17 +36,6 @@ from tests.support import (
     serving,
     wait_until,
 )
-
-
-class Room(ChatRoom):
-    """A room whose diary is a list."""
-
-    def __init__(self, **options):
-        self.lines = []
-        super().__init__(port=0, **options)
-
-    def diary(self, text):
-        self.lines.append(text)
 
 
 class ServerCase(unittest.TestCase):
@@ -102,7 +91,7 @@ class Relay(ServerCase):
     def test_large_messages_are_the_frames_of_the_simple_form(self):
         peer, sleeper = self.peers(2)
         whole = []
-        for size in (server.LARGE - 1, server.LARGE, server.LARGE + 1):
+        for size in (2**16 - 1, 2**16, 2**16 + 1):
             for message in (b"x" * size, "y" * size, "\u738b" * size):
                 whole.append(codec.encode_message(message))
                 peer.send(message)
@@ -225,7 +214,6 @@ class Tutorial(ServerCase):
         for _ in range(12):  # more than the kernel holds for the sleeper
             peer.send(big)
             self.assertEqual(peer.receive(), big)
-        self.assertTrue(self.server.unsent)
         for _ in range(12):
             self.assertEqual(sleeper.receive(), big)
 
@@ -393,10 +381,47 @@ class Hooks(ServerCase):
             with self.subTest(wrong=wrong), self.assertRaises(TypeError):
                 self.server.broadcast(wrong)
 
-    def test_sending_before_the_handshake_is_a_bug(self):
-        user = mock.Mock(handshaken=False, closing=False, key=1)
-        with self.assertRaises(ValueError):
-            self.server.send(user, "too early")
+    def test_who_is_not_open_gets_nothing(self):
+        def to_each(user, message):
+            for each in self.server.users.values():
+                self.server.send(each, message)
+
+        self.server.on_message = to_each
+        knocking, peer, leaving = self.peer(open=False), *self.peers(2)
+        wait_until(lambda: len(self.server.users) == 3)
+        leaving.frame(codec.CLOSE)
+        leaving.receive_close()
+        peer.send("hello")
+        self.assertEqual(peer.receive(), "hello")
+        knocking.open()
+        peer.send("again")
+        self.assertEqual(knocking.receive(), "again")
+
+    def test_a_message_must_be_one_even_for_nobody(self):
+        for user in (mock.Mock(is_open=False), mock.Mock(is_open=True)):
+            with self.assertRaises(TypeError):
+                self.server.send(user, 3)
+
+    def test_what_a_program_hangs_on_a_user(self):
+        def count(user, message):
+            user.score += 1
+            self.server.send(user, str(user.score))
+
+        self.server.on_open = lambda user: setattr(user, "score", 0)
+        self.server.on_message = count
+        peer, other = self.peers(2)
+        for who, score in ((peer, "1"), (peer, "2"), (other, "1")):
+            who.send("I know!")
+            self.assertEqual(who.receive(), score)
+
+    def test_everyone_is_who_is_open(self):
+        peer, leaving, _ = self.peer(), self.peer(), self.peer(open=False)
+        wait_until(lambda: len(self.server.users) == 3)
+        self.assertEqual([u.key for u in self.server.everyone()], [1, 2])
+        leaving.close()
+        wait_until(lambda: len(self.server.users) == 2)
+        self.assertEqual([u.key for u in self.server.everyone()], [1])
+        peer.close()
 
 
 class Chat(ServerCase):
@@ -479,7 +504,7 @@ class Chat(ServerCase):
                 ana.send(f"nr=psst&key={to}")
                 told = ana.receive_json()
                 self.assertIn("nobody", told.pop("nrong"))
-                self.assertEqual(told, {"code": "1", "code1": to})
+                self.assertEqual(told, {"code": False, "code1": to})
         ben.send("end")
         self.assertEqual(ben.receive(), "end")
 
@@ -489,12 +514,27 @@ class Chat(ServerCase):
         for message in (
             "hello", "", "nr=", "nr=text", "type=add", "ming=x", "key=all",
             "type=remove&ming=x", " type=add&ming=x", "nr" + "=&" * 100000,
-            '{"nr": "x", "key": "all"}', b"type=add&ming=x", b"nr=a&key=all",
+            '["nr", "x"]', "_{}", b"type=add&ming=x", b"nr=a&key=all", b"{}",
         ):  # fmt: skip
             with self.subTest(message=message[:20]):
                 ana.send(message)
                 self.assertEqual(ana.receive(), message)
                 self.assertEqual(ben.receive(), message)
+
+    def test_nobody_can_forge_the_rooms_own_words(self):
+        ana, _ = self.join("Ana")
+        eve = self.peer()
+        for forged in (
+            '{"nrong":"I am Ana","code":"1","code1":"all","time":"x"}',
+            '{"type":"rmove","nrong":"1","code":false,"code1":"all"}',
+            ' \t\r\n{"type":"add","name":"Ana","code":"2","code1":"all"}',
+            "\u2003{", "{", "{" * 1000,
+        ):  # fmt: skip
+            with self.subTest(forged[:20]):
+                eve.send(forged)
+                said = {"nrong": forged, "code": "2", "code1": "all"}
+                self.assertEqual(ana.receive_json(), said)
+                self.assertEqual(eve.receive_json(), said)
 
     def test_leave(self):
         ana, _ = self.join("Ana")
@@ -528,22 +568,36 @@ class Chat(ServerCase):
                 peer.close()
 
 
-class Escapes(unittest.TestCase):
-    def test_like_the_simple_form(self):
-        values = ["", "%", "%4", "%4g", "%%41", "%41%42", "a%41b", "%25", "="]
-        values += ["%e7%8e%8b", "%ff%41", "\u738b%41\u2602", "%E7%8E", "a%0Ab"]
-        chance = random.Random(6455)
-        for _ in range(500):
-            values.append("".join(chance.choices("%%%4aF=_\r\n \u738b", k=30)))
-        for value in values:
-            with self.subTest(value):
-                simple = urllib.parse.unquote(value)
-                self.assertEqual(server.unquote(value), simple)
+class Forms(ServerCase):
+    """Forms are taken apart by urllib, and not those that take it long."""
 
-    def test_many_that_are_none(self):
-        value = "%4=%41" * (server.MAX_LONE - 1)
-        self.assertEqual(server.unquote(value), value.replace("%41", "A"))
-        self.assertEqual(server.unquote(value + "%"), value + "%")
+    make = staticmethod(Room)
+
+    def test_what_urllib_makes_of_it(self):
+        peer = self.peer()
+        texts = ["", "%", "%4", "%4g", "%%41", "%41%42", "a%41b", "%25", "="]
+        texts += ["%e7%8e%8b", "%ff%41", "\u738b%41\u2602", "%E7%8E", "a+b;c"]
+        for text in texts:
+            with self.subTest(text):
+                peer.send(f"nr={text}&key=all")
+                simple = urllib.parse.unquote_plus(text)
+                self.assertEqual(peer.receive_json()["nrong"], simple)
+
+    def test_as_many_escapes_as_70_000_chinese_letters_have(self):
+        peer = self.peer()
+        for text, letters in (
+            ("%E7%8E%8B" * 70_000, "\u738b" * 70_000),
+            ("%41" * (server.MAX_ESCAPES + 1), None),
+            ("\u738b%41" * server.MAX_MIXED, "\u738bA" * server.MAX_MIXED),
+            ("\u738b%41" * (server.MAX_MIXED + 1), None),
+        ):
+            form = f"nr={text}&key=all"
+            with self.subTest(form[:20], size=len(form)):
+                peer.send(form)
+                if letters:
+                    self.assertEqual(peer.receive_json()["nrong"], letters)
+                else:
+                    self.assertEqual(peer.receive(), form)
 
 
 class Page(ServerCase):
@@ -625,7 +679,7 @@ class CommandLine(unittest.TestCase):
             expected = (
                 stamp + r"#1 joined from 127\.0\.0\.1$",
                 stamp + r"#1 is \\u738b\[31m\\$",
-                stamp + r"#1 \\u738b\[31m\\ left: 1001 the room closes$",
+                stamp + r"#1 \\u738b\[31m\\ left: 1006 closed with 1001 the ",
             )
             self.assertEqual(len(process.lines), 4, process.lines)
             for line, pattern in zip(process.lines[1:], expected):
@@ -649,7 +703,8 @@ class CommandLine(unittest.TestCase):
                 self.assertEqual(peer.receive_close().code, 1001)
             self.assertEqual(process.end(), 0)
             self.assertEqual(process.errors, [])
-            words = ["1001 the room closes", "\\u738b bye", "my own handler"]
+            closed = "1006 closed with 1001 the room closes, hung up"
+            words = [closed, "\\u738b bye", "my own handler"]
             self.assertEqual(process.lines[1:], words)
 
     def test_only_short_lines_of_printable_ascii(self):
@@ -705,6 +760,14 @@ class CommandLine(unittest.TestCase):
                 (("--host", "\u738b" * 300), "address"),
                 (("\u738b\n\x1b",), "738b"),
                 (("--break", "nonsense"), "close-1005, drop, php"),
+                (("--trace=long",), "there is --trace=short"),
+                (("--origin", "example.com"), "'example.com'"),
+                (("--origin", "http://a/index.html"), "index.html"),
+                (("--origin", "*"), "'*'"),
+                (("--origin", "ftp://x"), "ftp://x"),
+                (("--origin", "http://"), "http"),
+                (("--origin", "http://a:0"), "a:0"),
+                (("--origin", ""), "origin"),
             ):
                 with self.subTest(arguments=arguments):
                     out, err = io.StringIO(), io.StringIO()
