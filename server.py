@@ -30,14 +30,8 @@ import textwrap
 import time
 from collections import deque
 from email.utils import formatdate
-from typing import (
-    Any,
-    Callable,
-    Collection,
-    NoReturn,
-    Sequence,
-    Union,
-)
+from itertools import islice
+from typing import Any, Callable, Collection, NoReturn, Sequence, Union
 from urllib.parse import parse_qsl
 
 import codec
@@ -72,14 +66,7 @@ class User:
     never handshaken. A program may hang on it what it likes: user.score = 0.
     """
 
-    def __init__(
-        self,
-        key: int,
-        sock: socket.socket,
-        address: tuple[Any, ...],
-        max_message: int,
-        now: float,
-    ) -> None:
+    def __init__(self, key: int, sock: socket.socket, address: Any) -> None:
         self.key = key  # counts up from 1: "#3"; the "code" of the room
         self.socket = sock
         # select() takes whatever has a fileno(): ask it for users, get users.
@@ -93,13 +80,13 @@ class User:
         self.hung_up = False  # the end of its stream: nothing more to read
         self.error: OSError | None = None  # sending failed: nothing goes out
         self.head = b""  # what has arrived of the request
-        self.decoder = codec.Decoder(masked=True, max_message=max_message)
+        self.decoder = codec.Decoder(masked=True)
         self.outbox: deque[Block] = deque()  # what the kernel did not take
         self.waiting = 0  # bytes in the outbox
         self.full = False  # at the last try, the kernel did not take all
         self.pinged = False  # and no sign of life since
-        # What it is for depends on the state, see check_deadlines().
-        self.deadline = now + HANDSHAKE_SECONDS  # time.monotonic()
+        # time.monotonic(); what it is for depends on the state, see too_late().
+        self.deadline = 0.0
         self.code: int = CloseCode.ABNORMAL  # of the Close frame that came
         self.reason = ""  # its reason; none came: what we said in ours
         self.why = ""  # what ended the connection, in words
@@ -303,7 +290,9 @@ class Server:
         if not can_be_watched(sock):
             sock.close()  # select() would raise ValueError, for everybody
             return
-        user = User(self.new_key(), sock, address, self.max_message, self.now)
+        user = User(self.new_key(), sock, address)
+        user.decoder = codec.Decoder(masked=True, max_message=self.max_message)
+        user.deadline = self.now + HANDSHAKE_SECONDS
         self.users[user.key] = user
         self.notify("connected", user)
         if len(self.users) > self.places:
@@ -651,23 +640,12 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0: any free one. Raises OSError."""
     # As bytes: for a str, Python loads half a megabyte of Unicode tables.
     name = host.encode() if host.isascii() else host
-    family, kind, protocol, _, address = socket.getaddrinfo(
+    family, _, _, _, address = socket.getaddrinfo(
         name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        if sys.platform == "win32":
-            # There, SO_REUSEADDR would let two servers share a port.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(128)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    listener = socket.create_server(address, family=family, backlog=128)
+    listener.setblocking(False)
+    return listener
 
 
 def wait(
@@ -683,16 +661,13 @@ def wait(
 
 def front(outbox: deque[Block]) -> Block:
     """Return the first block of an outbox; small ones, joined: one send."""
-    if len(outbox) == 1:
-        return outbox[0]
-    size = 0
-    blocks: list[Block] = []
+    size = count = 0
     for block in outbox:
         size += len(block)
-        if blocks and size > JOIN:
+        if size > JOIN:
             break
-        blocks.append(block)
-    return b"".join(blocks)
+        count += 1
+    return b"".join(islice(outbox, count)) if count > 1 else outbox[0]
 
 
 def forget(outbox: deque[Block], sent: int) -> None:
@@ -789,8 +764,12 @@ class ChatRoom(Server):
     """
 
     def on_open(self, user: User) -> None:
-        """Note who came."""
-        self.diary(f"#{user.key} joined from {user.address[0]}")
+        """Note who came, and that "null" may be any page."""
+        assert user.request
+        line = f"#{user.key} joined from {user.address[0]}"
+        if user.request.headers.get("Origin") == "null":
+            line += ", by a page from disk, or one that hides"
+        self.diary(line)
 
     def on_message(self, user: User, message: str | bytes) -> None:
         """Do what the tutorial's messages ask for; relay all others."""

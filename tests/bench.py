@@ -57,7 +57,9 @@ With uWebSockets, by way of socketify:
 
 How the bytes correspond: a message of 64 bytes leaves the server as a
 frame of 66, and exactly these 66 the relay takes and gives. Only on the
-way in does WebSocket cost 4 bytes more per frame, the masking key.
+way in does WebSocket cost 4 bytes more per frame, the masking key. In the
+chat scene the load says nr=TEXT&key=all, as client.html does. The room makes
+JSON of it, with the speaker's code and the time; all others pass it on.
 
 Is the load the limit? A message is in flight until
 its speaker hears it. The first user to connect is the first to be served
@@ -65,9 +67,9 @@ and speaks again while the server still writes to the others: so it always
 has work, if the load keeps up. The column "busy" is the share of time in
 which the server ran or waited for its core: 100 % means that it never
 waited for the load. Less means waiting for each other's answers, as in the
-echo scene, where that is the point. The load's own share says little, as a
-load that wakes for each message is always awake; when it lags it reads two
-messages at once.
+echo scene, where that is the point. The column "cpu us" is what one delivery
+took of the server's core, in microseconds: two versions of a server are
+compared by it, as other programs on the machine disturb it least.
 
 What was tried, on two cores, in runs that differed by up to 12 % among
 themselves: without its checks the load was no faster; with listeners who
@@ -105,6 +107,7 @@ from collections import deque
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable, NamedTuple, Sequence
+from urllib.parse import urlencode
 
 HERE = Path(__file__).resolve()
 HOST = "127.0.0.1"
@@ -136,6 +139,7 @@ class Scene(NamedTuple):
     in_flight: int = 1
     size: int = 64  # bytes in a message; up to 125: text, above: binary
     about: str = ""
+    chat: bool = False  # said in the room's own messages
 
 
 # One speaker only in the video: the relay cannot tell where a message
@@ -144,6 +148,7 @@ SCENES = (
     Scene("echo", 1, about="1 user, 1 message at a time"),
     Scene("quiet", 100, about="100 users, 1 speaks"),
     Scene("busy", 100, 10, 8, about="100 users, 10 speak, 8 in flight each"),
+    Scene("chat", 100, 10, 8, about="the same, nr=TEXT&key=all", chat=True),
     Scene("hall", 900, about="900 users, 1 speaks"),
     Scene("video", 10, 1, 2, 2**20, "10 users, 1 MiB messages, 2 in flight"),
 )
@@ -156,6 +161,7 @@ class Contender(NamedTuple):
     name: str
     command: tuple[str, ...]  # with {port} in it
     websocket: bool = True  # False: the relay
+    room: bool = False  # it knows the room's messages
 
 
 class Result(NamedTuple):
@@ -166,7 +172,7 @@ class Result(NamedTuple):
     p99: float
     peak: float | None  # KiB
     busy: float | None  # 0 to 1, the server
-    load: float | None  # 0 to 1, this process
+    cpu: float | None  # seconds of the server's, per delivery
 
 
 class Idle(NamedTuple):
@@ -266,6 +272,8 @@ def frame(payload: bytes, key: bytes = b"") -> bytes:
     size, mask_bit = len(payload), 0x80 if key else 0
     if size < 126:
         head = bytes((0x81, mask_bit | size))
+    elif size < 2**16:
+        head = bytes((0x81, mask_bit | 126)) + size.to_bytes(2, "big")
     else:
         head = bytes((0x82, mask_bit | 127)) + size.to_bytes(8, "big")
     if not key:
@@ -273,6 +281,20 @@ def frame(payload: bytes, key: bytes = b"") -> bytes:
     keys = (key * (size // 4 + 1))[:size]
     number = int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")
     return head + key + number.to_bytes(size, "big")
+
+
+def form(text: bytes) -> bytes:
+    """Return how the room is asked to say a text to all."""
+    return urlencode({"nr": text, "key": "all"}).encode()
+
+
+CODE = b'10", "code1": '  # of a speaker; all have two digits
+
+
+def words(text: bytes) -> bytes:
+    """Return what the room makes of it; the code and the time are any."""
+    end = b'"all", "time": "01-31 23:59:59"}'
+    return b'{"nrong": "%s", "code": "' % text + CODE + end
 
 
 class Speaker:
@@ -283,15 +305,19 @@ class Speaker:
     message cannot pass for another.
     """
 
-    def __init__(self, index: int, scene: Scene, masked: bool) -> None:
+    def __init__(self, index: int, scene: Scene, whom: Contender) -> None:
         store = SPENT if scene.size < 126 else 2 * scene.in_flight
         frames, heard = [], []
         for number in range(store):
             message = payload(index, number, scene.size)
-            heard.append(frame(message))
+            said = form(message) if scene.chat else message
+            answer = words(message) if scene.chat and whom.room else said
+            heard.append(frame(answer))
             key = random.Random(number).getrandbits(32).to_bytes(4, "big")
-            frames.append(frame(message, key if masked else b""))
-        self.heard = heard  # as everyone should hear it
+            frames.append(frame(said, key if whom.websocket else b""))
+        self.heard_size = len(heard[0])  # bytes
+        # As everyone should hear it, up to what cannot be known before.
+        self.heard = [frame.partition(CODE)[0] for frame in heard]
         # Twice, so that any few in a row are one piece of it.
         self.script = memoryview(b"".join(frames * 2))
         self.size = len(frames[0])
@@ -327,23 +353,24 @@ class User:
         self.waits = False  # for room to send
 
 
+BEGINNING = 25  # bytes; no two frames begin alike
+
+
 class Load:
     """All users of a scene, in one thread; a context manager."""
 
-    def __init__(self, scene: Scene, port: int, websocket: bool) -> None:
+    def __init__(self, scene: Scene, port: int, whom: Contender) -> None:
         self.scene = scene
         self.users: list[User] = []
         self.poll = new_poll()
         self.buffer = memoryview(bytearray(2**20))
-        self.speakers = [
-            Speaker(i, scene, websocket) for i in range(scene.speakers)
-        ]
-        self.size = len(self.speakers[0].heard[0])  # of a frame as heard
+        self.speakers = [Speaker(i, scene, whom) for i in range(scene.speakers)]
+        self.size = self.speakers[0].heard_size  # of a frame
         # A frame's beginning -> who says it, and all of it.
         self.known: dict[bytes, tuple[int, bytes]] = {}
         for voice, speaker in enumerate(self.speakers):
             for heard in speaker.heard:
-                self.known[heard[:18]] = voice, heard
+                self.known[heard[:BEGINNING]] = voice, heard
         self.stream = bytearray()  # the longest that anyone has heard
         self.order = bytearray()  # for each whole frame in it: whose it is
         self.times: list[float] = []  # and when it was said
@@ -351,7 +378,7 @@ class Load:
         self.speaking = True
         self.bytes = 0  # received
         self.latencies: list[float] = []
-        connect(self.users, scene.users, port, websocket)
+        connect(self.users, scene.users, port, whom.websocket)
         self.by_descriptor = {u.socket.fileno(): u for u in self.users}
 
     def __enter__(self) -> Load:
@@ -367,9 +394,10 @@ class Load:
         for user in self.users:
             user.socket.setblocking(False)
             self.poll.register(user.socket.fileno(), IN)
-        step = len(self.users) // len(self.speakers)
+        first = 10 if self.scene.chat else 0  # see CODE
+        step = (len(self.users) - first) // len(self.speakers)
         for voice, speaker in enumerate(self.speakers):
-            user = self.users[voice * step]
+            user = self.users[first + voice * step]
             user.voice, user.speaker = voice, speaker
             self.say(user, speaker, self.scene.in_flight)
 
@@ -435,7 +463,7 @@ class Load:
         """Check the frames that are new in the common stream."""
         stream, size = self.stream, self.size
         for at in range(len(self.order) * size, len(stream) - size + 1, size):
-            found = self.known.get(bytes(stream[at : at + 18]))
+            found = self.known.get(bytes(stream[at : at + BEGINNING]))
             if not found:
                 odd = bytes(stream[at : at + 30])
                 raise BenchError(f"nobody said this: {odd!r}")
@@ -654,13 +682,25 @@ def tasks_total(
     return total
 
 
+def ran(pid: int) -> float | None:
+    """Return the seconds in which a process ran on a core."""
+    times = schedule(pid)
+    return sum(ran for ran, _ in times) if times else None
+
+
 def active(pid: int) -> float | None:
     """Return the seconds in which a process ran or waited for its core."""
-    total = None
+    times = schedule(pid)
+    return sum(ran + waited for ran, waited in times) if times else None
+
+
+def schedule(pid: int) -> list[tuple[float, float]]:
+    """Return for how long each thread ran, and waited for a core."""
+    times = []
     for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         ran, waited, _ = path.read_text().split()
-        total = (int(ran) + int(waited)) / 1e9 + (total or 0)
-    return total
+        times.append((int(ran) / 1e9, int(waited) / 1e9))
+    return times
 
 
 class Stopwatch:
@@ -683,7 +723,7 @@ def measure(contender: Contender, scene: Scene, seconds: float) -> Result:
     """Play one scene once with a fresh process."""
     with Program(contender) as program:
         try:
-            with Load(scene, program.port, contender.websocket) as load:
+            with Load(scene, program.port, contender) as load:
                 return play(load, program, seconds)
         except BenchError:
             time.sleep(0.05)  # for the process to end, if it does
@@ -697,22 +737,22 @@ def play(load: Load, program: Program, seconds: float) -> Result:
     load.run(WARM_UP)
     load.bytes = 0
     load.latencies.clear()
-    server, own = Stopwatch(program.pid), Stopwatch(os.getpid())
+    server, before = Stopwatch(program.pid), ran(program.pid)
     load.run(seconds)
     elapsed, busy = server.read()
-    own_busy = own.read()[1]
-    rate = load.bytes / load.size / elapsed
+    heard = load.bytes / load.size
+    cpu = difference(ran(program.pid), before, heard)
     load.drain()
     times = sorted(load.latencies)
     if not times:
         raise BenchError("nothing was heard: more --seconds are needed")
     return Result(
-        rate,
+        heard / elapsed,
         times[len(times) // 2],
         times[len(times) * 99 // 100],
         program.memory("VmHWM"),
         busy,
-        own_busy,
+        cpu,
     )
 
 
@@ -810,26 +850,27 @@ def allow_descriptors(count: int) -> None:
 # ---- the table and the drawing ----------------------------------------------
 
 HEAD = (
-    f"{'scene':6} {'server':12} {'deliveries/s':>12} {'relay':>6} "
-    f"{'p50 ms':>8} {'p99 ms':>8} {'peak MiB':>8} {'busy':>5} {'load':>5}"
+    f"{'scene':5} {'server':12} {'deliveries/s':>12} {'relay':>5} "
+    f"{'p50 ms':>8} {'p99 ms':>8} {'peak MiB':>8} {'busy':>5} {'cpu us':>7}"
 )
 
 
 def row(scene: str, name: str, result: Result, ratio: float) -> str:
     """Return one line of the table."""
     return (
-        f"{scene:6} {name:12} {result.rate:12,.0f} "
-        f"{ratio:6.2f} "
+        f"{scene:5} {name:12} {result.rate:12,.0f} "
+        f"{ratio:5.2f} "
         f"{result.p50 * 1e3:8.3f} {result.p99 * 1e3:8.3f} "
         f"{shown(result.peak, 1 / 1024, '.1f'):>8} "
-        f"{shown(result.busy, 1, '.0%'):>5} {shown(result.load, 1, '.0%'):>5}"
+        f"{shown(result.busy, 1, '.0%'):>5} "
+        f"{shown(result.cpu, 1e6, '.3f'):>7}"
     )
 
 
 def idle_row(name: str, idle: Idle) -> str:
     """Return one line about idle users."""
     return (
-        f"{IDLE:6} {name:12} "
+        f"{IDLE:5} {name:12} "
         f"{shown(idle.started, 1 / 1024, '.1f')} MiB when started, "
         f"{shown(idle.each, 1, '.1f')} KiB more per user, "
         f"{idle.handshakes:,.0f} handshakes/s "
@@ -987,6 +1028,7 @@ def contenders(commands: Sequence[str]) -> list[Contender]:
                 *(sys.executable, str(HERE.parent.parent / "server.py")),
                 *("{port}", "--ping-interval", "86400"),
             ),
+            room=True,
         ),
     ]
     for command in commands:
@@ -996,8 +1038,13 @@ def contenders(commands: Sequence[str]) -> list[Contender]:
             raise BenchError(f"--server {command!r}: {error}") from None
         if "{port}" not in command:
             raise BenchError(f"--server {command!r}: {{port}} is missing")
-        name = next((w for w in reversed(words) if "{port}" not in w), "?")
-        found.append(Contender(Path(name).name[:12], words))
+        named = [word for word in words if "{port}" not in word]
+        programs = [word for word in named if word.endswith(".py")]
+        path = Path((programs or named or ["?"])[-1])
+        # An older version of this server knows the room's messages, too.
+        room = path.name == "server.py"
+        name = path.parent.name + "/.." if room else path.name
+        found.append(Contender(name[:12], words, room=room))
     return found
 
 

@@ -42,7 +42,8 @@ def faulty_relay(spoil):
 
 def play(spoil):
     """Play SCENE with a faulty relay; return the Load."""
-    with bench.Load(SCENE, faulty_relay(spoil), False) as load:
+    whom = bench.Contender("faulty", (), websocket=False)
+    with bench.Load(SCENE, faulty_relay(spoil), whom) as load:
         load.begin()
         load.run(0.05)
         load.drain()
@@ -73,9 +74,11 @@ class TestLoad(unittest.TestCase):
                 play(fault)
 
     def test_frames_are_the_codecs(self):
-        for size in (64, 2**17):
+        for size in (64, 200, 2**17):
             payload = bench.payload(1, 2, size)
-            message = payload.decode() if size < 126 else payload
+            if 125 < size < 2**16:
+                payload = b"x" * size
+            message = payload.decode() if size < 2**16 else payload
             for key in (b"", b"\x01\x02\x03\x04"):
                 with self.subTest(size=size, key=key):
                     self.assertEqual(
@@ -109,6 +112,12 @@ class TestOutput(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         names = [line.split()[1] for line in done.stdout.splitlines()]
         self.assertEqual(names, ["server", "relay", "server.py"])
+
+    def test_the_room_in_its_own_messages(self):
+        done = self.bench("--scene=chat", "--seconds=0.05", "--rounds=1")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        for line in done.stdout.splitlines():
+            self.assertLess(len(line), 80)
 
     def test_bad_server_is_one_line(self):
         done = self.bench("--server", "server")

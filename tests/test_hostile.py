@@ -987,22 +987,7 @@ class Windows(unittest.TestCase):
         self.assertEqual(len(asked), 1)
         self.assertLessEqual(asked[0], 0.5)
 
-    def test_a_second_bind_is_refused_not_shared(self):
-        options = []
-
-        class Socket(socket.socket):
-            def setsockopt(self, level, option, value):
-                options.append(option)
-
-        with mock.patch.object(sys, "platform", "win32"):
-            with mock.patch.object(server.socket, "socket", Socket):
-                with mock.patch.object(
-                    server.socket, "SO_EXCLUSIVEADDRUSE", -5, create=True
-                ):
-                    server.listen("127.0.0.1", 0).close()
-        self.assertEqual(options, [-5])
-
-    def test_a_port_is_not_shared_here_either(self):
+    def test_a_port_is_not_shared(self):
         with contextlib.closing(server.listen("127.0.0.1", 0)) as first:
             with self.assertRaises(OSError):
                 server.listen("127.0.0.1", first.getsockname()[1])
@@ -1032,6 +1017,26 @@ class Windows(unittest.TestCase):
         self.assertEqual(process.errors, [])
         for line in process.lines:
             self.assertRegex(line, r"\A[ -~]{1,99}\Z")
+
+
+class Diary(unittest.TestCase):
+    def test_a_page_that_may_be_any(self):
+        # A sandboxed frame of any site is "null" too, not only a file.
+        with room() as running:
+            for origin, words in (
+                ("null", ", by a page from disk, or one that hides"),
+                (f"http://127.0.0.1:{running.port}", ""),
+            ):
+                with self.subTest(origin):
+                    head = request(running.port, origin=origin)
+                    with connect(running.port, head) as sock:
+                        self.assertEqual(status(read_head(sock)), 101)
+                        wait_until(lambda: running.lines)
+                    wait_for_users(running, 0)
+                    joined, *_ = running.lines
+                    self.assertRegex(joined, "joined from 127.0.0.1" + words)
+                    self.assertEqual(joined.endswith("0.0.1"), not words)
+                    running.lines.clear()
 
 
 class Keys(unittest.TestCase):
