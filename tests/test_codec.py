@@ -23,28 +23,20 @@ from codec import (
     encode_message,
     mask,
 )
+from tests.rules import (
+    BAD_HEADERS,
+    CLEF,
+    EURO,
+    LIMIT,
+    arriving,
+    bad_streams,
+    decode,
+    masked,
+    raw,
+)
 from tests.support import MASKING_KEY
 
 HELLO = bytes.fromhex("7f9f4d5158")  # "Hello" masked with the RFC's key
-LIMIT = 200_000  # bytes; room for the boundaries, not much more
-
-
-def decode(pieces, masked=True, limit=LIMIT):
-    """Feed the pieces; return (messages, close code of the error or None).
-
-    Stops at a Close and at an error, as the server does.
-    """
-    decoder = Decoder(masked, limit)
-    messages = []
-    try:
-        for piece in pieces:
-            for message in decoder.feed(piece):
-                messages.append(message)
-            if messages and messages[-1][0] == CLOSE:
-                break
-    except ProtocolError as error:
-        return messages, error.code
-    return messages, None
 
 
 def splits(stream):
@@ -59,21 +51,9 @@ def splits(stream):
     yield "an empty read between", [b"", stream[:1], b"", stream[1:]]
 
 
-def masked(opcode, payload=b"", fin=True):
-    """Return a frame as a client sends it."""
-    return encode_frame(opcode, payload, MASKING_KEY, fin)
-
-
 def plain(opcode, payload=b"", fin=True):
     """Return a frame as a server sends it."""
     return encode_frame(opcode, payload, b"", fin)
-
-
-def raw(*parts):
-    """Return bytes written as hexadecimal text or as bytes."""
-    return b"".join(
-        bytes.fromhex(part) if isinstance(part, str) else part for part in parts
-    )
 
 
 # RFC 6455 s5.7, as the bytes stand there: (name, masked, bytes, messages).
@@ -106,9 +86,6 @@ RFC_EXAMPLES = [
         [(BINARY, bytes(range(256)) * 256)],
     ),
 ]
-
-EURO = "\u20ac".encode()  # three bytes
-CLEF = "\U0001d11e".encode()  # four bytes
 
 # What a client may send: (name, bytes, messages).
 GOOD = [
@@ -150,6 +127,14 @@ GOOD = [
         [(PING, b"1"), (PONG, b"2"), (TEXT, "\u20ac"), (TEXT, "next")],
     ),
     (
+        "bytes behind a text are not text",
+        masked(TEXT, b"a", fin=False)
+        + masked(CONTINUATION, b"b")
+        + masked(BINARY, b"\xff", fin=False)
+        + masked(CONTINUATION, b"\xfe"),
+        [(TEXT, "ab"), (BINARY, b"\xff\xfe")],
+    ),
+    (
         "empty fragments",
         masked(TEXT, fin=False)
         + masked(CONTINUATION, fin=False)
@@ -188,126 +173,6 @@ GOOD = [
 ]
 
 SIZES = [0, 1, 124, 125, 126, 127, 1023, 1024, 65535, 65536, 65537]
-
-KEY = "37fa213d"
-# What breaks a rule: (name, the bytes up to where it is clear, code).
-# One byte fewer is still no offence; that is tested, too.
-BAD_HEADERS = [
-    ("not masked", "81 05", 1002),
-    ("not masked, control", "89 00", 1002),
-    ("RSV1", "c1 85", 1002),
-    ("RSV2", "a1 85", 1002),
-    ("RSV3", "91 85", 1002),
-    ("RSV1 on a control frame", "c9 80", 1002),
-    *[(f"opcode {n}", f"8{n:x} 80", 1002) for n in (3, 4, 5, 6, 7)],
-    *[(f"opcode {n}", f"8{n:x} 80", 1002) for n in range(11, 16)],
-    ("opcode 3, fragment", "03 80", 1002),
-    ("ping in fragments", "09 80", 1002),
-    ("pong in fragments", "0a 80", 1002),
-    ("close in fragments", "08 80", 1002),
-    ("ping of 126 bytes", "89 fe", 1002),
-    ("pong of 126 bytes", "8a fe", 1002),
-    ("close of 126 bytes", "88 fe", 1002),
-    ("ping with a 64-bit length", "89 ff", 1002),
-    ("continuation of nothing", "80 85", 1002),
-    ("continuation of nothing, not the last", "00 85", 1002),
-    ("text inside a text", f"01 80 {KEY} 81 80", 1002),
-    ("text inside a text, not the last", f"01 80 {KEY} 01 80", 1002),
-    ("binary inside a text", f"01 80 {KEY} 82 80", 1002),
-    ("text inside a binary", f"02 80 {KEY} 81 80", 1002),
-    (
-        "continuation behind the last",
-        f"01 80 {KEY} 80 80 {KEY} 80 80",
-        1002,
-    ),
-    (
-        "continuation of an empty message behind the last",
-        f"02 80 {KEY} 80 80 {KEY} 00 80",
-        1002,
-    ),
-    ("length 0 in 16 bits", "82 fe 0000", 1002),
-    ("length 125 in 16 bits", "82 fe 007d", 1002),
-    ("length 0 in 64 bits", "82 ff 0000000000000000", 1002),
-    ("length 125 in 64 bits", "82 ff 000000000000007d", 1002),
-    ("length 126 in 64 bits", "82 ff 000000000000007e", 1002),
-    ("length 65535 in 64 bits", "82 ff 000000000000ffff", 1002),
-    ("top bit of 64", "82 ff 8000000000000000", 1002),
-    ("top bit of 64, and 65536", "82 ff 8000000000010000", 1002),
-    ("all bits of 64", "82 ff ffffffffffffffff", 1002),
-    ("too large", f"82 ff {LIMIT + 1:016x}", 1009),
-    ("too large a text", f"81 ff {LIMIT + 1:016x}", 1009),
-    ("larger than any machine", "82 ff 7fffffffffffffff", 1009),
-    (
-        "too large with what came before",
-        f"02 81 {KEY} 00 80 ff {LIMIT:016x}",
-        1009,
-    ),
-]
-
-# The same, with the offence in the payload (written unmasked here).
-BAD_PAYLOADS = [
-    ("no character starts so", [(TEXT, b"ab\xff")], 1007),
-    ("a tail without a head", [(TEXT, b"\x80")], 1007),
-    ("overlong in two", [(TEXT, b"\xc0")], 1007),
-    ("overlong in three", [(TEXT, b"\xe0\x80")], 1007),
-    ("overlong in four", [(TEXT, b"\xf0\x8f")], 1007),
-    ("half a surrogate pair", [(TEXT, b"\xed\xa0")], 1007),
-    ("above U+10FFFF", [(TEXT, b"\xf4\x90")], 1007),
-    ("head upon head", [(TEXT, b"\xe2\x82\xe2")], 1007),
-    (
-        "across fragments",
-        [(TEXT, b"\xe2\x82", False), (CONTINUATION, b"a")],
-        1007,
-    ),
-    (
-        "a surrogate across fragments",
-        [(TEXT, b"\xed", False), (CONTINUATION, b"\xbf")],
-        1007,
-    ),
-    (
-        "behind a good fragment and a ping",
-        [(TEXT, b"ok", False), (PING, b""), (CONTINUATION, b"\xfe", False)],
-        1007,
-    ),
-    ("a close of one byte", [(CLOSE, b"\x03")], 1002),
-    ("close 999", [(CLOSE, raw("03e7"))], 1002),
-    ("close with a reason cut short", [(CLOSE, raw("03e8", b"\xe2"))], 1007),
-    ("close with a bad reason", [(CLOSE, raw("03e8", b"ab\xff"))], 1007),
-    (
-        "close with a surrogate",
-        [(CLOSE, raw("03e8", b"\xed\xa0\x80"))],
-        1007,
-    ),
-    ("text cut short", [(TEXT, EURO[:2])], 1007),
-    (
-        "text cut short, in fragments",
-        [(TEXT, EURO[:1], False), (CONTINUATION, EURO[1:2])],
-        1007,
-    ),
-    (
-        "text cut short, an empty last fragment",
-        [(TEXT, EURO[:2], False), (CONTINUATION, b"")],
-        1007,
-    ),
-]
-
-
-# Which of these end a message before the offence: it is delivered.
-DELIVERED = {
-    "continuation behind the last": [(TEXT, "")],
-    "continuation of an empty message behind the last": [(BINARY, b"")],
-    "behind a good fragment and a ping": [(PING, b"")],
-}
-
-
-def bad_streams():
-    """Yield (name, bytes, messages before the offence, code)."""
-    for name, header, code in BAD_HEADERS:
-        stream = bytes.fromhex(header)
-        yield name, stream, DELIVERED.get(name, []), code
-    for name, frames, code in BAD_PAYLOADS:
-        stream = b"".join(masked(*frame) for frame in frames)
-        yield name, stream, DELIVERED.get(name, []), code
 
 
 class Decoding(unittest.TestCase):
@@ -376,9 +241,13 @@ class Decoding(unittest.TestCase):
 
     def test_binary_messages_are_bytes(self):
         stream = masked(BINARY, b"12") + masked(PING, b"3")
-        for _, pieces in splits(stream):
+        large = masked(BINARY, b"x" * 2000)
+        two = masked(BINARY, b"x", False) + masked(CONTINUATION, b"x" * 2000)
+        for _, pieces in [*splits(stream), *splits(large), *splits(two)]:
             for _, message in decode(pieces)[0]:
                 self.assertIs(type(message), bytes)
+        for key in (b"", MASKING_KEY):
+            self.assertIs(type(encode_message(b"x" * 2000, key)), bytes)
 
     def test_each_rule(self):
         for name, stream, messages, code in bad_streams():
@@ -403,6 +272,12 @@ class Decoding(unittest.TestCase):
                 for tail in (b"\0" * 20, b"\xff" * 20, masked(CLOSE)):
                     result = decode([stream + tail])
                     self.assertEqual(result, (messages, code))
+
+    def test_an_unfinished_text_is_waited_for_while_it_can_become_valid(self):
+        # test_codec_fuzz.py does the same with every one to three bytes.
+        for text in (b"\xed\x9f", b"\xf4\x8f\xbf", CLEF + EURO[:2]):
+            with self.subTest(text):
+                self.check(arriving(text), [])
 
     def test_a_client_refuses_masked_frames(self):
         for name, stream, _ in GOOD:
@@ -476,40 +351,6 @@ class Decoding(unittest.TestCase):
         header = bytes.fromhex(f"82 ff {2**20 + 1:016x}")
         with self.assertRaises(ProtocolError):
             list(Decoder(True).feed(header))
-
-
-# A text frame of 125 bytes of which only these have arrived: (name, bytes).
-HOPELESS = [
-    ("no character starts so", b"ab\xff"),
-    ("behind a good character", EURO + b"\x80"),
-    ("half a surrogate pair", b"\xed\xa0"),
-    ("the other half", b"\xed\xbf"),
-    ("overlong", b"\xe0\x9f"),
-    ("above U+10FFFF", b"\xf4\x90"),
-    ("the third byte", b"\xf0\x90a"),
-    ("the fourth byte", b"\xf0\x90\x80a"),
-]
-
-
-class TextInAnUnfinishedFrame(unittest.TestCase):
-    """test_codec_fuzz.py does the same with every one to three bytes."""
-
-    def test_is_refused_as_soon_as_it_cannot_become_valid(self):
-        header = raw("81 fd", MASKING_KEY)
-        for name, text in HOPELESS:
-            with self.subTest(name):
-                stream = header + mask(text, MASKING_KEY)
-                for _, pieces in splits(stream):
-                    self.assertEqual(decode(pieces), ([], 1007))
-                self.assertEqual(decode([stream[:-1]]), ([], None))
-
-    def test_is_waited_for_while_it_can(self):
-        header = raw("81 fd", MASKING_KEY)
-        for text in (b"\xed\x9f", b"\xf4\x8f\xbf", CLEF + EURO[:2]):
-            with self.subTest(text):
-                stream = header + mask(text, MASKING_KEY)
-                for _, pieces in splits(stream):
-                    self.assertEqual(decode(pieces), ([], None))
 
 
 class Encoding(unittest.TestCase):

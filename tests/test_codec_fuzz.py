@@ -8,6 +8,7 @@ import unittest
 import codec
 from codec import Decoder, ProtocolError, encode_frame
 from tests import naive_decoder
+from tests.rules import decode
 
 STREAMS = 20_000
 LIMIT = 300  # bytes; small, so that it is often reached
@@ -22,21 +23,6 @@ TEXTS = (
     "\ud7ff\ue000\uffff\U00010000\U0010ffff",
 )
 CODES = (1000, 1001, 1004, 1005, 1006, 1011, 1015, 2999, 3000, 4999, 5000)
-
-
-def decode(stream, masked, cuts):
-    """Feed the stream cut at these places; return as the naive one does."""
-    decoder = Decoder(masked, LIMIT)
-    messages = []
-    try:
-        for start, end in zip([0, *cuts], [*cuts, len(stream)]):
-            for message in decoder.feed(stream[start:end]):
-                messages.append(message)
-                if message[0] == codec.CLOSE:
-                    return messages, None
-    except ProtocolError as error:
-        return messages, error.code
-    return messages, None
 
 
 class Streams:
@@ -116,6 +102,12 @@ class Streams:
         return sorted(chance.randrange(size + 1) for _ in range(count))
 
 
+def cut(stream, places):
+    """Return the pieces of a stream that is cut at these places."""
+    ends = zip([0, *places], [*places, len(stream)])
+    return [stream[start:end] for start, end in ends]
+
+
 class AgainstTheNaiveDecoder(unittest.TestCase):
     def test_random_and_mutated_streams(self):
         streams = Streams(seed=6455)
@@ -125,7 +117,7 @@ class AgainstTheNaiveDecoder(unittest.TestCase):
             data = streams.stream(masked)
             cuts = streams.cuts(len(data))
             expected = naive_decoder.decode(data, masked, LIMIT)
-            result = decode(data, masked, cuts)
+            result = decode(cut(data, cuts), masked, LIMIT)
             if result != expected:
                 case = f"{number}: {data.hex()} cut at {list(cuts)}"
                 self.assertEqual(result, expected, case)
@@ -140,8 +132,9 @@ class AgainstTheNaiveDecoder(unittest.TestCase):
             for number in range(65536):
                 data = inside + number.to_bytes(2, "big")
                 expected = naive_decoder.decode(data, False, LIMIT)
-                if decode(data, False, ()) != expected:
-                    self.assertEqual(decode(data, False, ()), expected, data)
+                result = decode([data], False, LIMIT)
+                if result != expected:
+                    self.assertEqual(result, expected, data)
 
 
 def beginnings_of_characters():
