@@ -143,9 +143,7 @@ class Decoder:
             end = start + length
             if end <= have and fin and opcode != CONTINUATION:
                 # 1. A message in one frame, or a control frame: all is here.
-                payload = data[start:end]
-                if key:
-                    payload = mask(payload, key)
+                payload = mask(data[start:end], key)
                 at = end
                 if opcode == TEXT:
                     yield TEXT, decode_text(payload)
@@ -153,7 +151,7 @@ class Decoder:
                     yield CLOSE, decode_close(payload)
                     return  # s5.5.1: nothing counts behind a Close frame
                 else:
-                    yield opcode, payload
+                    yield opcode, bytes(payload)
             elif opcode >= CLOSE:
                 break  # 2. Part of a control frame: it is short, so wait.
             else:
@@ -235,14 +233,12 @@ class Decoder:
         Returns where the frame, or the data, ends. Raises ProtocolError
         (1007) as soon as a text cannot become valid any more.
         """
-        piece = data[at : at + self.missing]
+        piece = mask(data[at : at + self.missing], self.key)
         size = len(piece)
         self.missing -= size
-        if self.key:
-            piece = mask(piece, self.key)
-            # The next piece may start in the middle of the key.
-            shift = size % 4
-            self.key = self.key[shift:] + self.key[:shift]
+        # The next piece may start in the middle of the key.
+        shift = size % 4
+        self.key = self.key[shift:] + self.key[:shift]
         if self.utf8:
             check_utf8(self.utf8, piece)
         self.payload += piece
@@ -250,13 +246,13 @@ class Decoder:
 
     def end_message(self) -> tuple[int, Any]:
         """Return the message whose last frame is complete."""
-        opcode, payload = self.opcode, bytes(self.payload)
+        opcode, payload = self.opcode, self.payload
         self.opcode = CONTINUATION
         self.payload = bytearray()
         self.utf8 = None
         if opcode == TEXT:
             return TEXT, decode_text(payload)
-        return BINARY, payload
+        return BINARY, bytes(payload)
 
 
 MASK_RULES = {
@@ -273,7 +269,7 @@ def check_length(length: int, size: int) -> None:
         raise broken("s5.2: a length must use the fewest bytes possible")
 
 
-def decode_text(payload: bytes) -> str:
+def decode_text(payload: bytes | bytearray) -> str:
     """Return the text of a whole message; not UTF-8: ProtocolError 1007."""
     try:
         return payload.decode()
@@ -281,7 +277,9 @@ def decode_text(payload: bytes) -> str:
         raise bad_text(error) from None
 
 
-def check_utf8(decoder: codecs.IncrementalDecoder, piece: bytes) -> None:
+def check_utf8(
+    decoder: codecs.IncrementalDecoder, piece: bytes | bytearray
+) -> None:
     """Raise ProtocolError 1007 when text cannot become valid any more."""
     try:
         decoder.decode(piece)
@@ -301,7 +299,7 @@ def bad_text(error: UnicodeDecodeError) -> ProtocolError:
     )
 
 
-def decode_close(payload: bytes) -> Close:
+def decode_close(payload: bytes | bytearray) -> Close:
     """Take a Close frame's payload apart (s5.5.1)."""
     if not payload:
         return Close(CloseCode.NO_CODE, "")
@@ -362,7 +360,7 @@ def encode_frame(
     key: 4 bytes to mask with, as a client must; empty: not masked.
     """
     header = encode_header(opcode, len(payload), key, fin)
-    return header + (mask(payload, key) if key else payload)
+    return header + mask(payload, key)
 
 
 def encode_header(
@@ -380,28 +378,33 @@ def encode_header(
     return header + size.to_bytes(8, "big") + key
 
 
-def mask(payload: bytes, key: bytes) -> bytes:
+def mask(payload: bytes, key: bytes) -> bytes | bytearray:
     """Mask or unmask: the same thing (s5.3), as XOR undoes itself.
 
     The definition, and what the fast forms below are tested against:
 
         bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
 
-    Under 1 KiB both are XORed as one large number. From there on: bytes 0,
-    4, 8 ... all meet key[0], so one table of 256 answers translates them
-    all; then bytes 1, 5, 9 ... with key[1], and so on.
+    Under 1 KiB both are XORed as one large number. From there on, in a
+    bytearray: bytes 0, 4, 8 ... all meet key[0], so one table of 256 answers
+    translates them all; then bytes 1, 5, 9 ... with key[1], and so on.
     """
     size = len(payload)
+    if not key:
+        return payload  # a server does not mask
     if size < 1024:
         repeated = (key * (size // 4 + 1))[:size]
-        number = int.from_bytes(payload, "big")
-        number ^= int.from_bytes(repeated, "big")
-        return number.to_bytes(size, "big")
+        number = int.from_bytes(payload, "little")
+        number ^= int.from_bytes(repeated, "little")
+        return number.to_bytes(size, "little")
     masked = bytearray(payload)
-    for i in range(4):
-        masked[i::4] = masked[i::4].translate(XOR_TABLES[key[i]])
-    return bytes(masked)
+    for at in range(0, size, BLOCK):
+        for i in range(4):
+            part = slice(at + i, at + BLOCK, 4)
+            masked[part] = masked[part].translate(XOR_TABLES[key[i]])
+    return masked  # As it is: to make bytes of it would be one more copy.
 
 
+BLOCK = 32 * 1024  # bytes: it is read four times, so it must fit the cache
 # XOR_TABLES[k][b] == b ^ k
 XOR_TABLES = [bytes(b ^ k for b in range(256)) for k in range(256)]

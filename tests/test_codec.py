@@ -459,6 +459,8 @@ class Masking(unittest.TestCase):
     def test_equals_its_definition(self):
         numbers = random.Random(6455)
         sizes = [*range(11), *range(1022, 1032), 65536]
+        block = codec.BLOCK
+        sizes += [*range(block - 2, block + 6), 2 * block + 1027]
         sizes += [numbers.randrange(5000) for _ in range(50)]
         for size in sizes:
             with self.subTest(size=size):
@@ -469,8 +471,8 @@ class Masking(unittest.TestCase):
                 )
                 result = mask(payload, key)
                 self.assertEqual(result, expected)
-                self.assertIs(type(result), bytes)
                 self.assertEqual(mask(result, key), payload)
+                self.assertEqual(mask(payload, b""), payload)
 
     def test_zeros_in_front_are_kept(self):
         self.assertEqual(mask(b"\0\0a", b"\0\0\0\0"), b"\0\0a")
