@@ -876,7 +876,11 @@ def parse_form(message: str) -> dict[str, str]:
 def to_json(fields: dict[str, Any], to: str = "all") -> str:
     """Return a message of the room: its fields, to whom, and the time."""
     now = time.strftime("%m-%d %H:%M:%S")
-    return json.dumps({**fields, "code1": to, "time": now}, ensure_ascii=False)
+    return JSON.encode({**fields, "code1": to, "time": now})
+
+
+# json.dumps() with such an option makes a new one for each message.
+JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def clean_name(name: str) -> str:
