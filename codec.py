@@ -151,7 +151,7 @@ class Decoder:
                     yield CLOSE, decode_close(payload)
                     return  # s5.5.1: nothing counts behind a Close frame
                 else:
-                    yield opcode, bytes(payload)
+                    yield opcode, payload
             elif opcode >= CLOSE:
                 break  # 2. Part of a control frame: it is short, so wait.
             else:
@@ -182,7 +182,8 @@ class Decoder:
         if first & RSV:
             raise broken("s5.2: a reserved bit is set, no extension is in use")
         if second & MASK != self.mask_bit:
-            raise broken(MASK_RULES[self.mask_bit])
+            side = "client must" if self.mask_bit else "server must not"
+            raise broken(f"s5.1: a {side} mask")
         self.check_opcode(fin, opcode, length)
         if length >= LENGTH_16:
             size = 2 if length == LENGTH_16 else 8
@@ -233,15 +234,19 @@ class Decoder:
         Returns where the frame, or the data, ends. Raises ProtocolError
         (1007) as soon as a text cannot become valid any more.
         """
-        piece = mask(data[at : at + self.missing], self.key)
-        size = len(piece)
+        piece = data[at : at + self.missing]
+        begin, size = len(self.payload), len(piece)
         self.missing -= size
+        if size >= LONG:
+            self.payload += piece
+            mask_in_place(self.payload, begin, self.key)
+        else:
+            self.payload += mask(piece, self.key)
         # The next piece may start in the middle of the key.
         shift = size % 4
         self.key = self.key[shift:] + self.key[:shift]
         if self.utf8:
-            check_utf8(self.utf8, piece)
-        self.payload += piece
+            check_utf8(self.utf8, self.payload[begin:])
         return at + size
 
     def end_message(self) -> tuple[int, Any]:
@@ -253,12 +258,6 @@ class Decoder:
         if opcode == TEXT:
             return TEXT, decode_text(payload)
         return BINARY, bytes(payload)
-
-
-MASK_RULES = {
-    MASK: "s5.1: a client must mask",
-    0: "s5.1: a server must not mask",
-}
 
 
 def check_length(length: int, size: int) -> None:
@@ -277,9 +276,7 @@ def decode_text(payload: bytes | bytearray) -> str:
         raise bad_text(error) from None
 
 
-def check_utf8(
-    decoder: codecs.IncrementalDecoder, piece: bytes | bytearray
-) -> None:
+def check_utf8(decoder: codecs.IncrementalDecoder, piece: bytearray) -> None:
     """Raise ProtocolError 1007 when text cannot become valid any more."""
     try:
         decoder.decode(piece)
@@ -299,7 +296,7 @@ def bad_text(error: UnicodeDecodeError) -> ProtocolError:
     )
 
 
-def decode_close(payload: bytes | bytearray) -> Close:
+def decode_close(payload: bytes) -> Close:
     """Take a Close frame's payload apart (s5.5.1)."""
     if not payload:
         return Close(CloseCode.NO_CODE, "")
@@ -378,33 +375,36 @@ def encode_header(
     return header + size.to_bytes(8, "big") + key
 
 
-def mask(payload: bytes, key: bytes) -> bytes | bytearray:
+def mask(payload: bytes, key: bytes) -> bytes:
     """Mask or unmask: the same thing (s5.3), as XOR undoes itself.
 
-    The definition, and what the fast forms below are tested against:
+    The definition, and what the fast forms are tested against:
 
         bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
 
-    Under 1 KiB both are XORed as one large number. From there on, in a
-    bytearray: bytes 0, 4, 8 ... all meet key[0], so one table of 256 answers
-    translates them all; then bytes 1, 5, 9 ... with key[1], and so on.
+    A short payload and the key, repeated, are XORed as two large numbers.
     """
     size = len(payload)
     if not key:
         return payload  # a server does not mask
-    if size < 1024:
+    if size < LONG:
         repeated = (key * (size // 4 + 1))[:size]
         number = int.from_bytes(payload, "little")
         number ^= int.from_bytes(repeated, "little")
         return number.to_bytes(size, "little")
     masked = bytearray(payload)
-    for at in range(0, size, BLOCK):
-        for i in range(4):
-            part = slice(at + i, at + BLOCK, 4)
-            masked[part] = masked[part].translate(XOR_TABLES[key[i]])
-    return masked  # As it is: to make bytes of it would be one more copy.
+    mask_in_place(masked, 0, key)
+    return bytes(masked)
 
 
-BLOCK = 32 * 1024  # bytes: it is read four times, so it must fit the cache
+def mask_in_place(data: bytearray, begin: int, key: bytes) -> None:
+    """Mask or unmask data[begin:], without a copy of it."""
+    # Bytes 0, 4, 8 ... all meet key[0], so one table of 256 answers
+    # translates them all; then bytes 1, 5, 9 ... meet key[1], and so on.
+    for i, byte in enumerate(key):
+        data[begin + i :: 4] = data[begin + i :: 4].translate(XOR_TABLES[byte])
+
+
+LONG = 1024  # bytes; from here on tables are faster than numbers
 # XOR_TABLES[k][b] == b ^ k
 XOR_TABLES = [bytes(b ^ k for b in range(256)) for k in range(256)]
