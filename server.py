@@ -48,7 +48,7 @@ MAX_RECV_SIZE = 1024 * 1024  # Python sets so much aside before each read
 MAX_BACKLOG = 16 * 1024 * 1024  # bytes; a tab may sleep for a minute or two
 PING_INTERVAL = 20.0  # seconds; routers forget silent connections after 30
 HANDSHAKE_SECONDS = 10.0  # a browser needs a thousandth of that
-CLOSING_SECONDS = 1.5  # for hanging up after a Close; PATIENCE comes on top
+CLOSING_SECONDS = 1.5  # without progress, after our last word
 # Windows: Ctrl-C does not wake select(), so it must wake by itself.
 PATIENCE = 0.5
 ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
@@ -63,10 +63,15 @@ class User:
     """One connection; in the tutorial, $this->users[$k].
 
     Its life: connected -> handshaken -> closing -> gone; who is refused is
-    never handshaken. A program may hang on it what it likes: user.score = 0.
+    never handshaken. closing: nothing more is queued for it; error: nothing
+    more is sent; done_reading: nothing more is read. Who is done reading and
+    has an empty outbox leaves. A program may hang on it what it likes:
+    user.score = 0.
     """
 
-    def __init__(self, key: int, sock: socket.socket, address: Any) -> None:
+    def __init__(
+        self, key: int, sock: socket.socket, address: Any, max_message: int
+    ) -> None:
         self.key = key  # counts up from 1: "#3"; the "code" of the room
         self.socket = sock
         # select() takes whatever has a fileno(): ask it for users, get users.
@@ -74,27 +79,32 @@ class User:
         self.address = address
         self.name = ""
         self.request: Request | None = None
-        self.handshaken = False  # the tutorial's 'shou' => false
-        self.closing = False  # our last word is queued, nothing follows it
-        self.awaits_close = False  # we said Close first; its own is to come
-        self.hung_up = False  # the end of its stream: nothing more to read
-        self.error: OSError | None = None  # sending failed: nothing goes out
         self.head = b""  # what has arrived of the request
-        self.decoder = codec.Decoder(masked=True)
+        self.decoder = codec.Decoder(masked=True, max_message=max_message)
         self.outbox: deque[Block] = deque()  # what the kernel did not take
         self.waiting = 0  # bytes in the outbox
-        self.full = False  # at the last try, the kernel did not take all
-        self.pinged = False  # and no sign of life since
-        # time.monotonic(); what it is for depends on the state, see too_late().
-        self.deadline = 0.0
-        self.code: int = CloseCode.ABNORMAL  # of the Close frame that came
-        self.reason = ""  # its reason; none came: what we said in ours
+        self.full = False  # its kernel buffer, when it was last written to
+        self.handshaken = False  # the tutorial's 'shou' => false
+        self.closing = False  # our last word is queued: a Close, or HTTP
+        self.awaits_close = False  # we said Close first, its own is to come
+        self.done_reading = False  # its stream has ended, or we gave it up
+        self.error: OSError | None = None  # it failed before our last word
+        self.pinged = False  # since then no byte came
+        self.deadline = 0.0  # time.monotonic(); for what: see too_late()
+        self.code = int(CloseCode.ABNORMAL)  # of the Close frame that came
+        self.reason = ""  # of the Close frame that came
+        self.ours = ""  # what our Close frame said
         self.why = ""  # what ended the connection, in words
 
     @property
     def is_open(self) -> bool:
         """Tell whether messages go to this user."""
         return self.handshaken and not self.closing and not self.error
+
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether nothing more can be said to this user."""
+        return self.closing or self.error is not None
 
 
 class Server:
@@ -123,18 +133,18 @@ class Server:
         self.recv_size = recv_size
         self.observer: Any = None  # set by lessons only
         self.users: dict[int, User] = {}  # all who are connected
-        # With an outbox, or at their end. To look for them among all users
-        # would make a quiet turn of a full room longer by a fifth.
+        # Who has an outbox, or is done reading. So nobody has to look for
+        # them among all users: that would be a fifth of a quiet turn.
         self.unsent: set[User] = set()
-        self.said: list[bytes] = []  # frames for all, not yet handed out
+        self.for_all: list[bytes] = []  # frames that share() will hand out
         self.last_key = 0
         self.free_keys: list[int] = []  # a heap
         self.running = True
         self.stopping = False
         self.now = time.monotonic()
         self.next_check = self.now
-        self.accept_again = self.now
-        self.time_is_up = 0.0  # when stopping
+        self.accept_at = self.now
+        self.stop_at = 0.0  # when stopping
         self.listener: socket.socket | None = listen(host, port)
         self.host, self.port = self.listener.getsockname()[:2]
         self.own_names = own_names()
@@ -182,7 +192,7 @@ class Server:
 
     def broadcast(self, message: str | bytes) -> None:
         """Send to everyone: str as text, bytes as binary."""
-        self.said.append(codec.encode_message(message))
+        self.for_all.append(codec.encode_message(message))
 
     def close(self, user: User, code: int = 1000, reason: str = "") -> None:
         """Say goodbye to one user (RFC 6455 s7.1.2).
@@ -196,7 +206,7 @@ class Server:
         frame = codec.encode_close(code, reason)
         if user.is_open:
             user.awaits_close = True
-            user.reason = f"closed with {int(code)} {reason}".rstrip()
+            user.ours = f"closed with {int(code)} {reason}".rstrip()
             self.finish(user, frame)
 
     def stop(self) -> None:
@@ -215,11 +225,11 @@ class Server:
         """Ask the kernel who is ready, and serve each of them once."""
         # 1. Ask: whom to read from, and for whom is something waiting?
         ask_read: list[Any] = [
-            user for user in self.users.values() if not user.hung_up
+            user for user in self.users.values() if not user.done_reading
         ]
         if self.listener and self.may_accept():
             ask_read.append(self.listener)
-        ask_write = list(self.unsent)
+        ask_write = list(self.unsent)  # Here they all have an outbox.
 
         # 2. Wait: here, and nowhere else, the server sleeps.
         readable, writable = wait(ask_read, ask_write, PATIENCE)
@@ -240,15 +250,16 @@ class Server:
             self.write(user)
         self.share()
         for user in list(self.unsent):
-            if not user.full:  # It got its outbox in this turn.
+            if user.outbox and not user.full:  # It was not tried yet.
                 self.write(user)
 
-        # 6. Late: deadlines. And who is at the end leaves.
+        # 6. Look for the late; who is done leaves.
         if self.now >= self.next_check:
             self.check_deadlines()
         if self.stopping:
             self.say_goodbye()
-        self.part()
+        self.drop_done()
+        self.running = bool(self.listener or self.users)
 
     def may_accept(self) -> bool:
         """Tell whether a newcomer can be accepted, if only to be refused.
@@ -256,8 +267,9 @@ class Server:
         If not, it waits in the kernel, and we do not ask about the listening
         socket: that stays readable, so select() would never sleep.
         """
+        # A few more than there are places: add() tells them 503.
         has_place = len(self.users) < self.places + SPARE // 2
-        return has_place and self.now >= self.accept_again
+        return has_place and self.now >= self.accept_at
 
     def accept(self) -> None:
         """Make users of those who knock."""
@@ -274,7 +286,7 @@ class Server:
             except OSError as error:
                 # Most likely the process has no descriptor left.
                 self.attempt(self.diary, f"cannot accept: {error.strerror}")
-                self.accept_again = self.now + PATIENCE
+                self.accept_at = self.now + PATIENCE
                 return
             self.add(sock, address)
 
@@ -282,28 +294,27 @@ class Server:
         """Make a user of an accepted socket."""
         try:
             sock.setblocking(False)
-            # A small frame must not wait for the last one's acknowledgement.
+            # Nagle's algorithm would let small frames wait for an ACK.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
-            sock.close()  # macOS: it was reset while it waited to get in
+            sock.close()  # macOS tells only now that it was reset
             return
         if not can_be_watched(sock):
             sock.close()  # select() would raise ValueError, for everybody
             return
-        user = User(self.new_key(), sock, address)
-        user.decoder = codec.Decoder(masked=True, max_message=self.max_message)
+        user = User(self.new_key(), sock, address, self.max_message)
         user.deadline = self.now + HANDSHAKE_SECONDS
         self.users[user.key] = user
         self.notify("connected", user)
         if len(self.users) > self.places:
             self.refuse(user, HandshakeError(503, "The room is full."))
         else:
-            self.guard(user, self.on_connect, user)
+            self.guard(user, self.on_connect)
 
     def new_key(self) -> int:
-        """Return the next number, or one that never became a WebSocket.
+        """Return the next number, or one that was only used to get the page.
 
-        So the first to join is #1, though a browser fetched the page before.
+        So the first to join is #1, though the browser had to connect before.
         """
         if self.free_keys:
             return heapq.heappop(self.free_keys)
@@ -322,29 +333,12 @@ class Server:
         self.notify("received", user, data)
         if not data:
             self.end_of_stream(user)
-        elif not user.closing or user.awaits_close:
-            read = self.read_messages if user.handshaken else self.read_request
-            self.guard(user, read, user, data)
-        # Else it is thrown away; but unread, it would turn close() into RST.
-
-    def guard(
-        self, user: User, step: Callable[..., None], *arguments: Any
-    ) -> None:
-        """Call step(*arguments) for a user; an error ends only this user.
-
-        A broken rule: a Close with its code. A bad request: an HTTP status.
-        All else is a bug in a hook.
-        """
-        try:
-            step(*arguments)
-        except ProtocolError as error:
-            # Guarded as well: a hook's own may have a reason that is too long.
-            self.guard(user, self.close, user, error.code, error.reason)
-            user.awaits_close = False  # s7.1.7: nothing it says counts now
-        except HandshakeError as error:
-            self.guard(user, self.refuse, user, error)
-        except Exception as error:
-            self.bug(user, error)
+        elif user.closing and not user.awaits_close:
+            pass  # Thrown away. Left unread, it would reset the connection.
+        elif user.handshaken:
+            self.guard(user, self.read_messages, data)
+        else:
+            self.guard(user, self.read_request, data)
 
     def read_request(self, user: User, data: bytes) -> None:
         """Collect the request; answer it when it is whole."""
@@ -363,16 +357,17 @@ class Server:
         self.on_handshake(user, request)
         if user.closing:
             return  # the hook has called close()
+        # First the 101, then the flag: nothing said to all may go before it.
         self.queue(user, handshake.switching_protocols(request))
-        user.handshaken = True  # From here on: frames. The 101 is still HTTP.
-        self.alive(user)
+        user.handshaken = True
+        self.restart_deadline(user)
         self.on_open(user)
         if rest:
             self.read_messages(user, rest)
 
     def read_messages(self, user: User, data: bytes) -> None:
         """Decode; hand over each message, answer pings and the Close."""
-        self.alive(user)
+        self.restart_deadline(user)
         for opcode, message in user.decoder.feed(data):
             if opcode == codec.CLOSE:
                 user.code, user.reason = message
@@ -380,35 +375,35 @@ class Server:
                 # RFC 6455 s5.5.1: answer with the same code.
                 self.finish(user, codec.encode_close(message.code))
             elif user.closing:
-                pass  # It was told Close; all but its own is thrown away.
+                pass  # We said Close first: only its own is waited for.
             elif opcode == codec.TEXT or opcode == codec.BINARY:
                 self.on_message(user, message)
             elif opcode == codec.PING:
                 self.queue(user, codec.encode_frame(codec.PONG, message))
             # A pong needs no answer: any byte is a sign of life.
 
-    def alive(self, user: User) -> None:
-        """Start the deadline anew: a byte came, or the kernel took one.
+    def restart_deadline(self, user: User) -> None:
+        """Give a user new time, as a byte came, or the kernel took one.
 
         Not for a request: it has ten seconds in all, see HANDSHAKE_SECONDS.
         """
         user.pinged = False
-        if user.closing or user.error:
+        if user.is_leaving:
             user.deadline = self.now + CLOSING_SECONDS
         elif user.handshaken:
             user.deadline = self.now + self.ping_interval
 
     def end_of_stream(self, user: User, why: str = "hung up") -> None:
         """Read no more; what waits for this user still goes out."""
-        user.hung_up = True
+        user.done_reading = True
         user.why = user.why or why
-        self.unsent.add(user)
+        self.unsent.add(user)  # For drop_done(), even if nothing waits.
         if user.handshaken:
             self.finish(user, codec.encode_close(CloseCode.NORMAL))
 
     def queue(self, user: User, block: Block) -> None:
-        """Put a block for one user behind all that was said before."""
-        if not user.closing and not user.error:
+        """Put a block for one user after all that was said before."""
+        if not user.is_leaving:
             self.share()  # First what was said to all: the order is kept.
             self.notify("queued", user, block)
             self.keep(user, block)
@@ -420,14 +415,13 @@ class Server:
 
             for user in self.everyone(): self.keep(user, block)
 
-        But most users have nothing waiting: for them the kernel is tried at
-        once, and only what it does not take goes into the outbox. That saves
-        an eighth of each broadcast.
+        But most users have nothing waiting. For them the kernel is tried at
+        once, and only what it does not take goes into the outbox.
         """
-        if not self.said:
+        if not self.for_all:
             return
-        block = b"".join(self.said)
-        self.said.clear()
+        block = b"".join(self.for_all)
+        self.for_all.clear()
         everyone = self.everyone()
         self.notify("shared", everyone, block)
         size = len(block)
@@ -444,15 +438,16 @@ class Server:
                 pass
             except OSError as error:
                 self.fail(user, error)
+                continue
             user.full = True
             self.keep(user, block, sent)
             self.notify("wrote", user, sent)
 
     def keep(self, user: User, block: Block, sent: int = 0) -> None:
-        """Put what was not yet sent of a block at the end of an outbox.
+        """Put block[sent:] into an outbox; who has too much there leaves.
 
-        The block is shared, not copied. If too much waits already, the user
-        leaves. The new block is not counted: one of any size always fits.
+        All outboxes share the one block. It is not counted: a block of any
+        size fits into an empty outbox.
         """
         if self.is_behind(user):
             self.write(user)  # In a long turn it may have read meanwhile.
@@ -460,8 +455,8 @@ class Server:
             reason = f"did not read: {user.waiting} bytes waited"
             self.end(user, OSError(errno.ENOBUFS, reason))
         if user.error:
-            return  # Nothing may follow what was left out.
-        # A slice would be a copy of the rest for each user; a view is not.
+            return  # write() or end(): nothing may follow what was left out.
+        # A slice would copy the rest for each user, a view does not.
         user.outbox.append(memoryview(block)[sent:] if sent else block)
         user.waiting += len(block) - sent
         self.unsent.add(user)
@@ -473,15 +468,13 @@ class Server:
 
     def write(self, user: User) -> None:
         """Send from one outbox until it is empty or the kernel is full."""
-        outbox, waited, was_full = user.outbox, user.waiting, user.full
+        outbox, before, was_full = user.outbox, user.waiting, user.full
         try:
             while outbox:
                 sent = user.socket.send(front(outbox))
                 forget(outbox, sent)
                 user.waiting -= sent
             user.full = False
-            if not user.hung_up:
-                self.unsent.discard(user)
             if user.closing:
                 # The other side reads our Close, then the end of the stream.
                 user.socket.shutdown(socket.SHUT_WR)
@@ -490,27 +483,29 @@ class Server:
         except OSError as error:
             self.fail(user, error)
             return
-        if was_full and user.waiting < waited:
-            # Only then: what goes into an empty buffer, nobody has to read.
-            self.alive(user)
-        self.notify("wrote", user, waited - user.waiting)
+        if was_full and user.waiting < before:
+            # There is room again, so it reads. (An empty buffer takes bytes
+            # for one who has gone, too.)
+            self.restart_deadline(user)
+        self.notify("wrote", user, before - user.waiting)
 
     def check_deadlines(self) -> None:
         """Ping the silent and end the late, about twice a second."""
         self.next_check = self.now + PATIENCE
         for user in list(self.users.values()):
             if self.now >= user.deadline and user.outbox:
-                # select() waits for much room. Is there any? Then it reads.
+                # select() tells of much room only. If even a little was taken,
+                # write() has moved the deadline: slow is not dead.
                 self.write(user)
             if self.now >= user.deadline:
                 self.too_late(user)
 
     def too_late(self, user: User) -> None:
-        """Do what the deadline of a user is for."""
-        if user.closing or user.error:
+        """End, refuse or ping one whose time is up, by its state."""
+        if user.is_leaving:
             self.end(user, TimeoutError("did not hang up"))
         elif not user.handshaken:
-            # Silence is not worth a line: browsers open spare connections.
+            # No diary line for silence: browsers open spare connections.
             late = "The request did not come in 10 seconds."
             self.refuse(user, HandshakeError(408, late), quiet=not user.head)
         elif user.pinged:
@@ -521,88 +516,100 @@ class Server:
             self.queue(user, codec.encode_frame(codec.PING, b""))
 
     def say_goodbye(self) -> None:
-        """Stop listening, send everyone away; after two seconds, go."""
-        if self.listener:
+        """Stop listening, send everyone away; later, wait no longer."""
+        if self.listener:  # the first time
             self.listener.close()
             self.listener = None
-            self.time_is_up = self.now + CLOSING_SECONDS
+            self.stop_at = self.now + CLOSING_SECONDS
             for user in list(self.users.values()):
                 if user.handshaken:
                     self.close(user, CloseCode.GOING_AWAY, "the room closes")
                 elif user.head:
                     self.refuse(user, HandshakeError(503, "The room closes."))
-                elif not user.closing:
+                elif not user.closing:  # There is nothing to answer.
                     self.end_of_stream(user, "asked for nothing")
-        elif self.now >= self.time_is_up:
+        elif self.now >= self.stop_at:
             for user in list(self.users.values()):
                 self.end(user, TimeoutError("did not hang up"))
 
-    def part(self) -> None:
-        """Let those go who are at their end, and say so to the others."""
+    def drop_done(self) -> None:
+        """Drop all who are done: nothing to read, nothing to write."""
         while True:
-            # That somebody has left may be too much for one who is behind.
-            gone = [u for u in self.unsent if u.hung_up and not u.outbox]
-            if not gone:
+            done = [u for u in self.unsent if u.done_reading and not u.outbox]
+            if not done:
                 break
-            for user in gone:
+            for user in done:
                 self.drop(user)
+            # What on_close said to all may be too much for somebody else.
             self.share()
-        self.running = bool(self.listener or self.users)
-
-    def notify(self, what: str, *arguments: Any) -> None:
-        """Tell the observer, if any; one that raises is told nothing more."""
-        if self.observer:
-            try:
-                getattr(self.observer, what)(*arguments)
-            except Exception as error:
-                print_traceback(error)
-                self.observer = None
+        self.unsent = {user for user in self.unsent if user.outbox}
 
     # ---- how a user leaves ------------------------------------------------
-    # The same words in client.py: close, finish, fail, end, drop.
+    # In order: finish() queues the last word, write() sends it and shuts the
+    # sending side, end_of_stream() sees the other side do so, drop() lets go.
+    # Cut short: fail() sends no more but reads on, end() gives up both.
 
     def finish(self, user: User, last: bytes) -> None:
         """Queue the last block for a user; then only hanging up is left."""
         if not user.closing:
             self.queue(user, last)
             user.closing = True
-            user.deadline = self.now + CLOSING_SECONDS
+            self.restart_deadline(user)
 
     def fail(self, user: User, error: OSError) -> None:
-        """Write no more, as sending failed; read on, to the end."""
-        if not user.closing:  # Else all was said; it did not wait for it.
+        """Send no more, as that failed; what the user said is still heard."""
+        if not user.closing:  # Else it only did not wait for our last word.
             user.error = user.error or error
+        # TimeoutError("no pong") has no strerror.
         user.why = user.why or error.strerror or str(error)
         user.outbox.clear()
         user.waiting = 0
-        user.deadline = self.now + CLOSING_SECONDS
-        if not user.hung_up:
-            self.unsent.discard(user)
+        self.restart_deadline(user)
 
     def end(self, user: User, error: OSError) -> None:
-        """Read and write no more: the user leaves at the end of this turn."""
+        """Send and read no more: the user leaves at the end of this turn."""
         self.fail(user, error)
-        user.hung_up = True
+        user.done_reading = True
         self.unsent.add(user)
 
     def drop(self, user: User) -> None:
         """Let a user go: here, and nowhere else, users leave."""
         del self.users[user.key]
         self.unsent.discard(user)
-        user.closing = True  # Hooks can say nothing to it any more.
+        user.closing = True  # A hook may still know it: nothing is queued.
         user.socket.close()
         self.notify("left", user, user.why)
-        has_said_close = user.code != CloseCode.ABNORMAL
-        if user.error and not has_said_close:
-            self.guard(user, self.on_error, user, user.error)
-        if user.handshaken:
-            reason = user.reason
-            if not has_said_close:
-                reason = f"{reason}, {user.why}" if reason else user.why
-            code = int(user.code)  # Not all Pythons print an enum as 1001.
-            self.guard(user, self.on_close, user, code, reason)
-        else:
+        # Who said Close left in order, whatever failed after that.
+        in_order = user.code != CloseCode.ABNORMAL
+        if user.error and not in_order:
+            self.guard(user, self.on_error, user.error)
+        if not user.handshaken:
             heapq.heappush(self.free_keys, user.key)
+        elif in_order:
+            self.guard(user, self.on_close, user.code, user.reason)
+        else:
+            story = ", ".join(filter(None, (user.ours, user.why)))
+            self.guard(user, self.on_close, user.code, story)
+
+    # ---- when something goes wrong ----------------------------------------
+
+    def guard(self, user: User, step: Callable[..., None], *more: Any) -> None:
+        """Call step(user, *more); an error ends only this user.
+
+        A broken rule: a Close with its code. A bad request: an HTTP status.
+        All else is a bug in a hook.
+        """
+        try:
+            step(user, *more)
+        except ProtocolError as error:
+            # Guarded: a hook may raise it, with a reason that is too long.
+            self.guard(user, self.close, error.code, error.reason)
+            # RFC 6455 s7.1.7: nothing it says counts now, not even a Close.
+            user.awaits_close = False
+        except HandshakeError as error:
+            self.guard(user, self.refuse, error)
+        except Exception as error:
+            self.bug(user, error)
 
     def refuse(
         self, user: User, error: HandshakeError, quiet: bool = False
@@ -616,13 +623,6 @@ class Server:
             date = formatdate(usegmt=True)
             self.finish(user, handshake.refusal(error, user.request, date))
 
-    def attempt(self, hook: Callable[..., None], *arguments: Any) -> None:
-        """Call a hook; if it raises, print the traceback and go on."""
-        try:
-            hook(*arguments)
-        except Exception as error:
-            print_traceback(error)
-
     def bug(self, user: User, error: Exception) -> None:
         """A hook raised: tell the programmer all, the user little."""
         print_traceback(error)
@@ -631,6 +631,25 @@ class Server:
             self.close(user, CloseCode.INTERNAL_ERROR, "a bug in the server")
         else:
             self.refuse(user, HandshakeError(500, "A bug in the server."))
+
+    def attempt(self, hook: Callable[..., None], *arguments: Any) -> None:
+        """Call a hook; if it raises, print the traceback and go on."""
+        try:
+            hook(*arguments)
+        except Exception as error:
+            print_traceback(error)
+
+    def notify(self, what: str, *arguments: Any) -> None:
+        """Call a method of the observer, if there is one; see lessons.
+
+        One that raises is told nothing more.
+        """
+        if self.observer:
+            try:
+                getattr(self.observer, what)(*arguments)
+            except Exception as error:
+                print_traceback(error)
+                self.observer = None
 
 
 # ---- sockets ----------------------------------------------------------------

@@ -964,10 +964,10 @@ class Windows(unittest.TestCase):
                 talk([peer], "hello")
             wait_for_users(running, 0)
             # No descriptor left, and nobody there either.
-            running.accept_again = time.monotonic() + 60
+            running.accept_at = time.monotonic() + 60
             turns = len(asked)
             wait_until(lambda: not running.may_accept())
-            running.accept_again = 0.0
+            running.accept_at = 0.0
             with Peer(running.port) as peer:
                 talk([peer], "hello")
         self.assertGreater(len(asked), turns)
