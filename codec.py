@@ -299,7 +299,7 @@ def bad_text(error: UnicodeDecodeError) -> ProtocolError:
 def decode_close(payload: bytes) -> Close:
     """Take a Close frame's payload apart (s5.5.1)."""
     if not payload:
-        return Close(CloseCode.NO_CODE, "")
+        return Close(int(CloseCode.NO_CODE), "")  # as all other codes are
     if len(payload) == 1:
         raise broken("s5.5.1: a close code has two bytes")
     code = int.from_bytes(payload[:2], "big")

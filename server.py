@@ -451,9 +451,9 @@ class Server:
         """
         if self.is_behind(user):
             self.write(user)  # In a long turn it may have read meanwhile.
-        if self.is_behind(user):
-            reason = f"did not read: {user.waiting} bytes waited"
-            self.end(user, OSError(errno.ENOBUFS, reason))
+            if self.is_behind(user):
+                reason = f"did not read: {user.waiting} bytes waited"
+                self.end(user, OSError(errno.ENOBUFS, reason))
         if user.error:
             return  # write() or end(): nothing may follow what was left out.
         # A slice would copy the rest for each user, a view does not.
