@@ -1,11 +1,10 @@
-"""The same WebSocket from the other side: a library, a chat, a lab.
+"""The same WebSocket from the other side: for programs, and a chat.
 
     python client.py ws://127.0.0.1:9000/ --name Ana
 
 Read Client first: it stands in the order of a connection's life. Then
-turn(), the loop for any number of clients; below it the faults for
-lessons, the terminal and the command line. HTTP is in handshake.py, frames
-are in codec.py.
+turn(), the loop for any number of clients; below it the terminal and the
+command line. HTTP is in handshake.py, frames are in codec.py.
 
 Left out on purpose: proxies, redirects, compression, and connecting
 without blocking: while one client connects, the others in the loop wait.
@@ -29,16 +28,8 @@ import ssl
 import sys
 import threading
 import time
-from collections import deque
 from enum import Enum
-from typing import (
-    Any,
-    Mapping,
-    NamedTuple,
-    NoReturn,
-    Sequence,
-    Union,
-)
+from typing import Any, Mapping, NamedTuple, NoReturn, Sequence
 from urllib.parse import quote, urlencode, urlsplit
 
 import codec
@@ -46,9 +37,7 @@ import handshake
 from codec import Close, CloseCode, ProtocolError
 from handshake import HandshakeError, Response
 
-Block = Union[bytes, memoryview]
-
-RECV_SIZE = 64 * 1024  # bytes; one read per client and turn
+PIECE = 64 * 1024  # bytes; read at a time, or sent, or kept by the kernel
 TIMEOUT = 10.0  # seconds, for connecting, and for the answer to a Close
 LEAVING_SECONDS = 2.0  # the server hangs up first; then we do
 MAX_DELAY = 30.0  # seconds between attempts
@@ -64,8 +53,8 @@ class State(Enum):
     NEW = "never connected"
     CONNECTING = "TCP, TLS or the handshake is under way"
     OPEN = "messages go both ways"
-    CLOSING = "our Close went first; messages still come in"
-    LEAVING = "both Closes are said; the server hangs up"
+    CLOSING = "we say nothing more; messages still come in"
+    LEAVING = "neither side says any more; the server hangs up"
     GONE = "no socket; perhaps waiting to reconnect"
 
 
@@ -106,13 +95,14 @@ class Client:
             raise ValueError("the ping interval is more than 0 seconds")
         self.url = url
         self.address = parse_url(url)
-        self.headers = dict(headers or {})
+        ours = {}
         if origin is not None:
-            self.headers["Origin"] = origin
-        self.subprotocols = tuple(subprotocols)
+            ours["Origin"] = origin
         if subprotocols:
-            offer = ", ".join(subprotocols)
-            self.headers["Sec-WebSocket-Protocol"] = offer
+            ours["Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
+        self.headers = {**(headers or {}), **ours}
+        if len(self.headers) < len(headers or {}) + len(ours):
+            raise ValueError("a header is given twice")
         self.ping_interval = ping_interval
         self.timeout = timeout
         self.max_message = max_message
@@ -129,15 +119,18 @@ class Client:
         self.decoder = codec.Decoder(False, self.max_message)
         self.key = ""  # our Sec-WebSocket-Key
         self.head = b""  # what has arrived of the response
-        self.outbox: deque[Block] = deque()  # what the kernel did not take
-        self.waiting = 0  # bytes in the outbox
+        self.outbox = bytearray()  # what the kernel did not take yet
+        self.full = False  # at the last try, the kernel did not take all
         # TLS may have to write before it can read, and the other way round.
         self.read_needs_room = self.write_needs_data = False
         # What it is for depends on the state, see check_deadline().
         self.deadline = math.inf
-        self.pinged = False  # and nothing has come since
-        self.code: int = CloseCode.ABNORMAL  # of the first Close frame
-        self.reason = ""
+        self.pinged = False  # and no sign of life since
+        self.hung_up = False  # nothing more can be read
+        self.error: Exception | None = None  # for on_error, at the end
+        self.ours: Close | None = None  # what the program said in close()
+        self.code: int = CloseCode.ABNORMAL  # of the Close frame that came
+        self.reason = ""  # its reason; none came: what ended it, in words
 
     # ---- hooks, to be overridden or assigned ------------------------------
 
@@ -150,19 +143,30 @@ class Client:
     def on_message(self, message: str | bytes) -> None:
         """A message: str was sent as text, bytes as binary."""
 
+    def on_pong(self, payload: bytes) -> None:
+        """The answer to a ping of ours."""
+
     def on_error(self, error: Exception) -> None:
-        """Something failed: the network, the server, or another hook."""
+        """Something failed: the network, the server, or another hook.
+
+        It is over then; on_close comes next.
+        """
+        tell(f"{self.address.host}: {explain(error)}")
 
     def on_close(self, code: int, reason: str) -> None:
-        """It is over, once for each attempt; 1006: without a Close frame."""
+        """It is over, once for each attempt.
+
+        Code and reason are those of the server's Close (RFC 6455 s7.1.5).
+        1006: none came; then the reason says in words what happened.
+        """
 
     # ---- what a program calls ---------------------------------------------
 
     def connect(self) -> None:
         """Connect, at most timeout seconds; run() does the handshake.
 
-        A failure goes to on_error, then to on_close. ValueError: there is a
-        connection already.
+        If it fails, run() tells on_error, then on_close. ValueError: there
+        is a connection already.
         """
         if self.state not in (State.NEW, State.GONE):
             raise ValueError("close the old connection first")
@@ -171,16 +175,46 @@ class Client:
         self.reconnect_at = math.inf
         self.deadline = time.monotonic() + self.timeout
         try:
-            self.socket = dial(self.address, self.deadline, self.ssl_context)
+            self.socket = self.dial()
+            self.socket = self.prepare(self.socket)
         except socket.timeout:  # is TimeoutError only from Python 3.10 on
-            self.fail(TimeoutError(f"no connection in {self.timeout:g} s"))
+            late = f"no connection in {self.timeout:g} s"
+            self.end(late, TimeoutError(late))
             return
         except (OSError, ValueError) as error:
-            self.fail(error)
+            self.end(explain(error), error)
             return
         self.call("on_connect")
         if self.state is State.CONNECTING:  # The hook may have closed it.
-            self.queue(self.request())
+            self.outbox += self.request()
+
+    def dial(self) -> socket.socket:
+        """Return a connected socket; OSError, ValueError.
+
+        Each address of the host has its timeout, and localhost is often two;
+        the look-up of the name may last longer.
+        """
+        place = self.address.name, self.address.port
+        return socket.create_connection(place, self.timeout)
+
+    def prepare(self, sock: socket.socket) -> socket.socket:
+        """Make a connected socket ready for the loop, with TLS for wss."""
+        if sys.platform != "win32" and sock.fileno() >= FD_SETSIZE:
+            raise OSError(errno.EMFILE, "more sockets than select() can watch")
+        # A small frame must not wait for the last one's acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not on Windows
+            # What waits shall wait in the outbox, where we see it go: the
+            # kernel may keep megabytes, and then a slow line looks dead.
+            option = socket.TCP_NOTSENT_LOWAT
+            sock.setsockopt(socket.IPPROTO_TCP, option, PIECE)
+        if self.address.secure:
+            context = self.ssl_context or ssl.create_default_context()
+            left = self.deadline - time.monotonic()
+            sock.settimeout(max(0.001, left))  # 0 would mean: do not block
+            sock = context.wrap_socket(sock, server_hostname=self.address.name)
+        sock.setblocking(False)
+        return sock
 
     def send(self, message: str | bytes) -> None:
         """Send str as text, bytes as binary; after close(): nothing.
@@ -192,7 +226,7 @@ class Client:
         # RFC 6455 s5.3: a new key for each frame, and nobody can guess it.
         frame = codec.encode_message(message, self.random_bytes(4))
         if self.state is State.OPEN:
-            self.queue(frame)
+            self.outbox += frame
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; messages come in until the server's Close does.
@@ -200,15 +234,15 @@ class Client:
         Also ends an attempt to connect, or the waiting for the next one.
         reason: at most 123 bytes. ValueError: not to be sent, see codec.
         """
-        frame = codec.encode_close(code, reason, self.random_bytes(4))
+        frame = self.close_frame(code, reason)
         self.reconnect_at = math.inf
         if self.state is State.OPEN:
-            self.queue(frame)
-            self.code, self.reason = code, reason
+            self.outbox += frame
+            self.ours = Close(int(code), reason)
             self.state = State.CLOSING
-            self.deadline = time.monotonic() + self.timeout
+            self.alive()
         elif self.state is State.CONNECTING:
-            self.gone("closed before it was open")
+            self.end("closed before it was open")
 
     def reconnect(self, seconds: float | None = None) -> None:
         """Connect again, so many seconds from now, or when it is over.
@@ -237,7 +271,7 @@ class Client:
 
     def ask_read(self) -> list[socket.socket]:
         """Return the sockets to read from."""
-        if not self.socket or self.read_needs_room:
+        if not self.socket or self.hung_up or self.read_needs_room:
             return []
         return [self.socket]
 
@@ -259,11 +293,13 @@ class Client:
         return self.reconnect_at if self.state is State.GONE else self.deadline
 
     def serve(self, ready: set[socket.socket]) -> None:
-        """Read once, write what there is, and look at the clock."""
+        """Read once, write what there is, part, look at the clock."""
         if self.socket in ready or has_pending(self.socket):
             self.read()
         if self.outbox:
             self.write()
+        if self.state is State.LEAVING and self.hung_up and not self.outbox:
+            self.drop()
         self.check_deadline()
 
     def read(self) -> None:
@@ -271,27 +307,25 @@ class Client:
         assert self.socket
         self.read_needs_room = self.write_needs_data = False
         try:
-            data = self.socket.recv(RECV_SIZE)
+            data = self.socket.recv(PIECE)
         except ssl.SSLWantWriteError:
             self.read_needs_room = True
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
         except OSError as error:
-            self.no_answer(error)
+            self.cut_off(error)
         else:
-            self.pinged = False
-            if data:
-                self.receive(data)
-            else:
-                self.hung_up()
+            self.receive(data)
 
     def receive(self, data: bytes) -> None:
-        """Take in what was read, as the state demands."""
-        if self.state is State.CONNECTING:
+        """Take in what was read, as the state demands; b"": the end."""
+        if not data:
+            self.end_of_stream()
+        elif self.state is State.CONNECTING:
             self.read_response(data)
-        elif self.state in (State.OPEN, State.CLOSING):
+        elif self.state is not State.LEAVING:
             self.read_messages(data)
-        # LEAVING: read all the same; unread bytes turn close() into RST.
+        # Else it is thrown away; but unread, it would turn close() into RST.
 
     def read_response(self, data: bytes) -> None:
         """Collect the response; check it when its head is whole."""
@@ -302,101 +336,116 @@ class Client:
                 return
             response, rest = taken
             if response.status != 101:
-                if is_enough(response, rest):
-                    self.refused(response, rest)
+                self.refused(response, rest)
                 return
-            handshake.check_response(response, self.key, self.subprotocols)
+            handshake.check_response(
+                response, self.key, subprotocols_in(self.headers)
+            )
         except HandshakeError as error:
-            self.fail(error, error.reason)
+            self.end(error.reason, error)
             return
         self.opened(response)
         if rest:
             self.receive(rest)  # What came in the same segment as the 101.
 
-    def refused(self, response: Response, body: bytes) -> None:
-        """Tell which status it was, and the first line of the body."""
-        line = first_line(response, body)[0]
-        words = ": ".join(part for part in (response.reason, line) if part)
-        self.fail(HandshakeError(response.status, words or "no WebSocket"))
+    def refused(
+        self, response: Response, body: bytes, is_all: bool = False
+    ) -> None:
+        """Tell the status and the first line of the body, if that is whole."""
+        line, is_whole = first_line(response, body)
+        if is_whole or is_all:
+            parts = handshake.outcome(response), line
+            words = ": ".join(part for part in parts if part)
+            error = HandshakeError(response.status, words or "no WebSocket")
+            self.end(str(error), error)
 
-    def no_answer(self, error: Exception) -> None:
-        """Give up; in a handshake, a refusal without its end says more."""
+    def cut_off(self, error: Exception) -> None:
+        """End it; in a handshake, a refusal without its end says more."""
         taken = handshake.take_response(self.head)
         if taken:
-            self.refused(*taken)
+            self.refused(*taken, is_all=True)
         else:
-            self.fail(error)
+            self.end(explain(error), error)
 
     def opened(self, response: Response) -> None:
         """Begin the exchange of messages."""
         self.state = State.OPEN
         self.attempts = 0
         self.head = b""
-        self.deadline = time.monotonic() + (self.ping_interval or math.inf)
+        self.alive()
         self.call("on_open", response)
 
     def read_messages(self, data: bytes) -> None:
         """Decode, and handle one frame or message after the other."""
+        self.alive()
         try:
             for opcode, message in self.decoder.feed(data):
                 self.handle(opcode, message)
                 if self.state not in (State.OPEN, State.CLOSING):
                     return
         except ProtocolError as error:
-            self.leave(error.code, error.reason, error.reason)
-            self.call("on_error", error)
+            self.fault(error, error.code, error.reason)
 
     def handle(self, opcode: int, message: Any) -> None:
         """Hand over a message, answer a ping and the Close."""
         if opcode in (codec.TEXT, codec.BINARY):
             self.call("on_message", message)
-        elif opcode == codec.PING and self.state is State.OPEN:
-            self.queue_control(codec.PONG, message)
-        elif opcode == codec.CLOSE:
+        elif opcode == codec.PONG:
+            self.call("on_pong", message)
+        elif opcode == codec.PING:
+            if self.state is State.OPEN:
+                self.queue_control(codec.PONG, message)
+        else:
+            self.code, self.reason = message
             # RFC 6455 s5.5.1: answer with the same code.
-            self.leave(message.code, message.reason)
+            self.finish(self.close_frame(self.code))
+
+    def alive(self) -> None:
+        """Start the deadline anew: the server makes progress.
+
+        A byte came, or the kernel took one after it was full: so the server
+        has read. A handshake has ten seconds in all; there it does nothing.
+        """
+        self.pinged = False
+        seconds = {
+            State.OPEN: self.ping_interval or math.inf,
+            State.CLOSING: self.timeout,
+            State.LEAVING: LEAVING_SECONDS,
+        }
+        if self.state in seconds:
+            self.deadline = time.monotonic() + seconds[self.state]
 
     def queue_control(self, opcode: int, payload: bytes = b"") -> None:
         """Queue a ping or a pong; payload: at most 125 bytes."""
         key = self.random_bytes(4)
-        self.queue(codec.encode_frame(opcode, payload, key))
-
-    def queue(self, block: Block) -> None:
-        """Put bytes behind those that wait; the loop sends them."""
-        self.outbox.append(block)
-        self.waiting += len(block)
+        self.outbox += codec.encode_frame(opcode, payload, key)
 
     def write(self) -> None:
         """Send until the outbox is empty or the kernel is full."""
-        while self.outbox and self.write_some():
-            pass
-
-    def write_some(self) -> bool:
-        """Send from the front of the outbox; tell whether to go on."""
-        assert self.socket
-        block = self.outbox[0]
+        was_full, waited = self.full, len(self.outbox)
         try:
-            sent = self.socket.send(block)
+            while self.outbox:
+                del self.outbox[: self.send_some()]
+            self.full = False
         except ssl.SSLWantReadError:
             self.write_needs_data = True
-            return False
         except (BlockingIOError, ssl.SSLWantWriteError):
-            return False
+            self.full = True  # select() will tell when there is room again
         except OSError as error:
             self.fail(error)
-            return False
-        self.waiting -= sent
-        if sent < len(block):
-            self.outbox[0] = memoryview(block)[sent:]
-        else:
-            self.outbox.popleft()
-        if self.state is State.CLOSING:
-            # What was said before the Close may take its time to go out.
-            self.deadline = time.monotonic() + self.timeout
-        return True
+            return
+        if was_full and len(self.outbox) < waited:
+            self.alive()
+
+    def send_some(self) -> int:
+        """Send from the front of the outbox; return how many bytes went."""
+        assert self.socket
+        return self.socket.send(self.outbox[:PIECE])
 
     def check_deadline(self) -> None:
         """Do what the time has come for."""
+        # serve() has tried to write before: select() tells of much room
+        # only, but the least that the kernel takes is a sign of life.
         if time.monotonic() < self.due():
             return
         if self.state is State.GONE:
@@ -405,63 +454,91 @@ class Client:
             self.ping_again()
         elif self.state is State.CONNECTING:
             words = f"no answer to the handshake in {self.timeout:g} s"
-            self.no_answer(TimeoutError(words))
+            self.cut_off(TimeoutError(words))
         else:
-            self.gone("the server did not hang up")
+            self.end("the server did not answer")
 
     def ping_again(self) -> None:
         """Ask for a sign of life, or give up if the last one never came."""
         assert self.ping_interval
         if self.pinged:
             silence = f"no answer to a ping in {self.ping_interval:g} s"
-            self.fail(TimeoutError(silence))
+            self.end(silence, TimeoutError(silence))
             return
         self.deadline = time.monotonic() + self.ping_interval
         self.pinged = True
         self.queue_control(codec.PING)
 
     # ---- how it ends ------------------------------------------------------
+    # The same words in server.py: close, finish, fail, end, drop.
 
-    def leave(self, code: int, reason: str, our_reason: str = "") -> None:
-        """Say Close if it was not said; then only the end is waited for."""
-        if self.state is State.OPEN:
-            key = self.random_bytes(4)
-            self.queue(codec.encode_close(code, our_reason, key))
-            self.code, self.reason = code, reason
-        if self.state in (State.OPEN, State.CLOSING):
-            self.state = State.LEAVING
-            self.deadline = time.monotonic() + LEAVING_SECONDS
-
-    def hung_up(self) -> None:
-        """Handle the end of the stream, good or bad by the state."""
+    def end_of_stream(self) -> None:
+        """Read no more; what waits for the server still goes out."""
         if self.state is State.CONNECTING:
             words = "the server hung up during the handshake"
-            self.no_answer(ConnectionError(words))
-        else:
-            self.gone("the server hung up")
+            self.cut_off(ConnectionError(words))
+            return
+        self.hung_up = True
+        self.blame("the server hung up")
+        self.finish(self.close_frame(CloseCode.NORMAL))
 
-    def fail(self, error: Exception, reason: str = "") -> None:
-        """End it without a goodbye, as there is nobody to say it to."""
-        before = self.socket
-        if self.state is not State.LEAVING:  # Everything has been said.
-            self.call("on_error", error)
-        if self.socket is before:  # The hooks may have connected again.
-            self.gone(reason or explain(error))
+    def fault(self, error: Exception, code: int, why: str) -> None:
+        """End it because of a broken rule or a bug: nothing more counts."""
+        self.blame(why)
+        self.error = self.error or error
+        self.finish(self.close_frame(code, why))
 
-    def gone(self, why: str) -> None:
-        """Let the connection go: here, and nowhere else, it ends."""
+    def finish(self, last: bytes) -> None:
+        """Queue our Close, if none was said; then only the end is awaited."""
+        if self.state is State.OPEN:
+            self.outbox += last
+        self.state = State.LEAVING
+        self.alive()
+
+    def fail(self, error: Exception) -> None:
+        """Write no more, as sending failed; read on, to the end."""
+        self.outbox.clear()
+        if self.state is State.OPEN:
+            self.state = State.CLOSING
+        if self.state is State.CLOSING:  # Later on, all has been said.
+            self.blame(explain(error))
+            self.error = self.error or error
+            self.alive()
+
+    def end(self, why: str, error: Exception | None = None) -> None:
+        """Neither read nor write any more: the next serve() drops it.
+
+        For programs, too, that do not want to wait for the server.
+        """
         if self.state in (State.NEW, State.GONE):
             return
-        code, reason = self.code, self.reason
-        unsaid = self.state is State.CLOSING and self.outbox
-        if unsaid or code == CloseCode.ABNORMAL:
-            code, reason = CloseCode.ABNORMAL, why
-        self.state = State.GONE
+        self.blame(why)
+        if self.state is not State.LEAVING:
+            self.error = self.error or error
+        self.state = State.LEAVING
         self.outbox.clear()
+        self.hung_up = True
+        self.deadline = 0.0  # now
+
+    def blame(self, why: str) -> None:
+        """Note in words what ended it: the first cause, if no Close came."""
+        if self.code == CloseCode.ABNORMAL and not self.reason:
+            if self.ours:
+                said = f"{self.ours.code} {self.ours.reason}".rstrip()
+                why = f"closed with {said}, but {why}"
+            self.reason = why
+
+    def drop(self) -> None:
+        """Let the connection go: here, and nowhere else, it ends."""
         if self.socket:
             self.socket.close()
             self.socket = None
-        self.call("on_close", int(code), reason)
+        self.state = State.GONE
+        # The hooks may connect again, which forgets these.
+        error, code, reason = self.error, int(self.code), self.reason
+        if error:
+            self.call("on_error", error)
+        self.call("on_close", code, reason)
 
     def call(self, hook: str, *arguments: Any) -> None:
         """Call a hook; one that was assigned gets the client as well."""
@@ -475,11 +552,10 @@ class Client:
                 getattr(self, hook)(*arguments)
         except Exception as error:
             sys.excepthook(type(error), error, error.__traceback__)
-            self.leave(CloseCode.INTERNAL_ERROR, f"a bug in {hook}")
-            if hook != "on_error":
-                self.call("on_error", error)
-            if self.state is State.CONNECTING:
-                self.gone(f"a bug in {hook}")
+            if hook == "on_connect":
+                self.end(f"a bug in {hook}", error)
+            elif hook not in ("on_error", "on_close"):  # Then it is over.
+                self.fault(error, CloseCode.INTERNAL_ERROR, f"a bug in {hook}")
 
     def request(self) -> bytes:
         """Return the bytes of the handshake, with a key of its own."""
@@ -487,6 +563,10 @@ class Client:
         return handshake.request_head(
             self.address.host, self.address.target, self.key, self.headers
         )
+
+    def close_frame(self, code: int, reason: str = "") -> bytes:
+        """Return our Close; ValueError for what must not be sent."""
+        return codec.encode_close(code, reason, self.random_bytes(4))
 
     def make_key(self) -> str:
         """Return a Sec-WebSocket-Key: 16 random bytes in base64 (s4.1)."""
@@ -512,7 +592,7 @@ def run(*clients: Client) -> None:
         turn(clients)
 
 
-def turn(clients: Sequence[Client]) -> None:
+def turn(clients: Sequence[Client | Terminal]) -> None:
     """Ask the kernel who is ready, and serve each client once."""
     ask_read: list[socket.socket] = []
     ask_write: list[socket.socket] = []
@@ -521,20 +601,14 @@ def turn(clients: Sequence[Client]) -> None:
         ask_read += client.ask_read()
         ask_write += client.ask_write()
         most = min(most, client.patience())
-    ready = wait(ask_read, ask_write, most)
+    if ask_read or ask_write:
+        readable, writable, _ = select.select(ask_read, ask_write, [], most)
+        ready = {*readable, *writable}
+    else:
+        time.sleep(most)  # Windows' select() refuses three empty lists.
+        ready = set()
     for client in clients:
         client.serve(ready)
-
-
-def wait(
-    ask_read: list[socket.socket], ask_write: list[socket.socket], most: float
-) -> set[socket.socket]:
-    """Sleep until a socket is ready, at most so many seconds."""
-    if not ask_read and not ask_write:
-        time.sleep(most)  # Windows' select() refuses three empty lists.
-        return set()
-    readable, writable, _ = select.select(ask_read, ask_write, [], most)
-    return {*readable, *writable}
 
 
 # ---- addresses and sockets --------------------------------------------------
@@ -544,7 +618,9 @@ def parse_url(url: str) -> Address:
     """Take a ws:// or wss:// address apart (s3); ValueError if it is none."""
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss"):
-        raise ValueError(f"not ws:// or wss://: {url}")
+        scheme = "wss" if parts.scheme == "https" else "ws"
+        rest = re.sub("^([a-z]*:)?//", "", url, flags=re.I) or "127.0.0.1:9000/"
+        raise ValueError(f"no WebSocket address; type {scheme}://{rest}")
     if "#" in url:
         raise ValueError(f"a WebSocket has no place for a #fragment: {url}")
     if "@" in parts.netloc:
@@ -568,58 +644,12 @@ HOST = re.compile("[!-~]+")
 SAFE = "/%:@!$&'()*+,;=~"  # what a path holds as it is (RFC 3986 s3.3)
 
 
-def dial(
-    address: Address, deadline: float, context: ssl.SSLContext | None
-) -> socket.socket:
-    """Return a connected socket that does not block; OSError, ValueError."""
-    # As bytes, it is not prepared for DNS a second time. This look-up is
-    # the one thing that may last longer than the timeout.
-    found = socket.getaddrinfo(
-        address.name.encode(), address.port, type=socket.SOCK_STREAM
-    )
-    failure = OSError(errno.EADDRNOTAVAIL, "the host has no address")
-    # localhost is often two addresses, and only one has a server.
-    for family, kind, protocol, _, place in found:
-        try:
-            sock = socket.socket(family, kind, protocol)
-        except OSError as error:  # no IPv6 here, perhaps
-            failure = error
-            continue
-        try:
-            sock.settimeout(time_left(deadline))
-            sock.connect(place)
-            return prepare(sock, address, deadline, context)
-        except OSError as error:
-            sock.close()
-            failure = error
-        except BaseException:  # Ctrl-C, or a name that TLS does not take
-            sock.close()
-            raise
-    raise failure
-
-
-def prepare(
-    sock: socket.socket,
-    address: Address,
-    deadline: float,
-    context: ssl.SSLContext | None,
-) -> socket.socket:
-    """Make a connected socket ready for the loop, with TLS for wss."""
-    if sys.platform != "win32" and sock.fileno() >= FD_SETSIZE:
-        raise OSError(errno.EMFILE, "more sockets than select() can watch")
-    # A small frame must not wait for the last one's acknowledgement.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if address.secure:
-        context = context or ssl.create_default_context()
-        sock.settimeout(time_left(deadline))
-        sock = context.wrap_socket(sock, server_hostname=address.name)
-    sock.setblocking(False)
-    return sock
-
-
-def time_left(deadline: float) -> float:
-    """Return the seconds until then; 0 would mean: do not block."""
-    return max(0.001, deadline - time.monotonic())
+def subprotocols_in(headers: Mapping[str, str]) -> list[str]:
+    """Return the subprotocols that a request with these headers offers."""
+    for name, value in headers.items():
+        if name.lower() == "sec-websocket-protocol":
+            return [item.strip() for item in value.split(",")]
+    return []
 
 
 def has_pending(sock: socket.socket | None) -> bool:
@@ -627,22 +657,19 @@ def has_pending(sock: socket.socket | None) -> bool:
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
-def is_enough(response: Response, body: bytes) -> bool:
-    """Tell whether the first line of a body is whole, or all there will be."""
+def first_line(response: Response, body: bytes) -> tuple[str, bool]:
+    """Return the first line of a body, and whether it will be no longer."""
     length = response.headers.get("Content-Length", "")
     most = int(length) if SHORT.fullmatch(length) else MAX_BODY
-    return first_line(response, body)[1] or len(body) >= most
-
-
-SHORT = re.compile("[0-9]{1,3}")  # a length of less than MAX_BODY
-
-
-def first_line(response: Response, body: bytes) -> tuple[str, bool]:
-    """Return the first line of a body, and whether it is whole."""
+    is_all = len(body) >= most
     if "chunked" in response.headers.get("Transfer-Encoding", "").lower():
         body = body.partition(b"\n")[2]  # that line is the first size
     line, end, _ = body.lstrip().partition(b"\n")
-    return line.decode("utf-8", "replace").strip()[:100], bool(end)
+    words = line.decode("utf-8", "replace").strip()[:100]
+    return words, is_all or bool(end)
+
+
+SHORT = re.compile("[0-9]{1,3}")  # a length of less than MAX_BODY
 
 
 def explain(error: Exception) -> str:
@@ -655,111 +682,10 @@ def explain(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-# ---- faults, for lessons ----------------------------------------------------
-
-
-class LabClient(Client):
-    """A client that can be made to do what no browser does.
-
-    raw: bytes that go out after the handshake, and what comes back is shown
-    in hex; dribble: everything goes out one byte at a time, so many seconds
-    apart; slow: nothing is read while it is open; key: the
-    Sec-WebSocket-Key; seed: the same key and masks every time.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        raw: bytes = b"",
-        dribble: float | None = None,
-        slow: bool = False,
-        key: str | None = None,
-        seed: int | None = None,
-        **options: Any,
-    ) -> None:
-        if dribble is not None and not 0 <= dribble < math.inf:
-            raise ValueError("one cannot dribble backwards, or for ever")
-        self.raw, self.dribble, self.slow = raw, dribble, slow
-        self.fixed_key = key
-        self.random = None if seed is None else random.Random(seed)
-        self.next_byte = 0.0  # when the next one may go
-        super().__init__(url, **options)
-
-    def random_bytes(self, size: int) -> bytes:
-        """Return random bytes, which a seed makes predictable."""
-        if self.random is None:
-            return super().random_bytes(size)
-        return self.random.getrandbits(8 * size).to_bytes(size, "big")
-
-    def make_key(self) -> str:
-        """Return the key that was asked for, good or bad."""
-        return super().make_key() if self.fixed_key is None else self.fixed_key
-
-    def opened(self, response: Response) -> None:
-        """Send the raw bytes before anything else."""
-        if self.slow and self.socket:
-            # Otherwise the kernel reads on for us, some megabytes.
-            option = socket.SO_RCVBUF
-            self.socket.setsockopt(socket.SOL_SOCKET, option, 4096)
-        if self.raw:
-            self.queue(self.raw)
-        super().opened(response)
-
-    def receive(self, data: bytes) -> None:
-        """Show what comes back for the raw bytes."""
-        if self.raw and self.state in (State.OPEN, State.CLOSING):
-            tell(f"received {preview(data, 1024)}")
-        super().receive(data)
-
-    def asleep(self) -> bool:
-        """Tell whether nothing shall be read; at the end, all is."""
-        return self.slow and self.state is State.OPEN
-
-    def ask_read(self) -> list[socket.socket]:
-        """Do not ask for data while it is not to be read."""
-        return [] if self.asleep() else super().ask_read()
-
-    def read(self) -> None:
-        """Leave the data in the kernel while it is not to be read."""
-        if not self.asleep():
-            super().read()
-
-    def ask_write(self) -> list[socket.socket]:
-        """Do not ask for room before the next byte may go."""
-        early = self.dribble and time.monotonic() < self.next_byte
-        return [] if early else super().ask_write()
-
-    def patience(self) -> float:
-        """Wake up for the next byte."""
-        most = super().patience()
-        if self.dribble and self.outbox:
-            most = min(most, self.next_byte - time.monotonic())
-        return max(0.0, most)
-
-    def queue(self, block: Block) -> None:
-        """Cut what is to be dribbled into single bytes."""
-        if self.dribble is None:
-            super().queue(block)
-            return
-        for at in range(len(block)):
-            super().queue(block[at : at + 1])
-
-    def write(self) -> None:
-        """Send everything, or the next byte if it is time for it."""
-        if self.dribble is None:
-            super().write()
-        elif time.monotonic() >= self.next_byte and self.write_some():
-            self.next_byte = time.monotonic() + self.dribble
-            # Our own clock must not run out meanwhile.
-            if self.state is not State.OPEN:
-                self.deadline = self.next_byte + self.timeout
-
-
 # ---- the terminal -----------------------------------------------------------
 
 
-class Terminal(LabClient):
+class Terminal:
     """The program: what comes in is printed, what is typed is sent.
 
     name: join the tutorial's room, talk in its messages and show them in
@@ -768,18 +694,17 @@ class Terminal(LabClient):
 
     def __init__(
         self,
-        url: str,
-        *,
+        client: Client,
         name: str | None = None,
         count: int | None = None,
-        **options: Any,
     ) -> None:
-        # The room wraps a message in JSON, which can make it six times longer.
-        super().__init__(url, max_message=8 * codec.MAX_MESSAGE, **options)
         if count is not None and count < 1:
             raise ValueError("the count is at least 1")
         if re.search("[\ud800-\udfff]", name or ""):
             raise ValueError("the name is not UTF-8")
+        self.client = client
+        for hook in HOOKS:
+            setattr(client, hook, getattr(self, hook))
         self.name = name
         self.count = count
         self.keyboard: socket.socket | None = None
@@ -787,47 +712,63 @@ class Terminal(LabClient):
         self.people: dict[str, str] = {}  # names by the room's codes
         self.me = ""  # our own code
         self.pinged_at = 0.0
-        self.asked = 0  # the code with which we wanted to end
-        self.theirs: Close | None = None  # what the server's Close said
         self.status = 1  # of the program, until it ends well
+
+    def run(self) -> None:
+        """Connect; return when it is over."""
+        self.client.connect()
+        while self.client.is_active():
+            turn([self, self.client])
+
+    def say_goodbye(self) -> None:
+        """Close politely, and return soon, also from a silent server."""
+        self.client.close()
+        time_is_up = time.monotonic() + LEAVING_SECONDS
+        while self.client.is_active():
+            if time.monotonic() > time_is_up:
+                late = f"the rest did not come in {LEAVING_SECONDS:g} s"
+                self.client.end(late)
+            turn([self, self.client])
 
     # The keyboard is one more socket to wait for, but only while it is open:
     # nothing typed can be sent before, and nothing at all waits after.
 
     def ask_read(self) -> list[socket.socket]:
         """Watch the keyboard while there is room for what it says."""
-        sockets = super().ask_read()
-        if self.keyboard and self.state is State.OPEN:
-            if self.waiting <= MAX_WAITING:
-                sockets.append(self.keyboard)
-        return sockets
+        if self.keyboard and self.client.state is State.OPEN:
+            if len(self.client.outbox) <= MAX_WAITING:
+                return [self.keyboard]
+        return []
+
+    def ask_write(self) -> list[socket.socket]:
+        """Wait for nothing: one cannot write to a keyboard."""
+        return []
+
+    def patience(self) -> float:
+        """Let select() sleep: nothing is due here."""
+        return math.inf
 
     def serve(self, ready: set[socket.socket]) -> None:
-        """Take what was typed first: then it goes out in this turn."""
-        if self.keyboard in ready and self.state is State.OPEN:
+        """Take what was typed; then it goes out in this turn."""
+        if self.keyboard in ready:
             self.read_keyboard()
-        super().serve(ready)
 
     def read_keyboard(self) -> None:
         """Take the lines that are whole; at the end, say goodbye."""
         assert self.keyboard
-        data = self.keyboard.recv(RECV_SIZE)
-        *ends, rest = data.split(b"\n")
-        lines = []
-        for end in ends:
-            lines.append(self.typed + end)
-            self.typed = bytearray()
-        self.typed += rest
+        data = self.keyboard.recv(PIECE)
+        self.typed += data
         if not data and self.typed:
-            lines.append(self.typed)
+            self.typed += b"\n"  # the last line, which has no end
+        *lines, self.typed = self.typed.split(b"\n")
         for line in lines:
-            if self.state is State.OPEN:  # until one of them was /quit
+            if self.client.state is State.OPEN:  # until one of them was /quit
                 self.enter(line.decode("utf-8", "replace").rstrip("\r"))
         if not data:
             self.keyboard.close()
             self.keyboard = None
             if self.count is None:  # It may be that answers are awaited.
-                self.close()
+                self.client.close()
 
     def enter(self, line: str) -> None:
         """Do what a line asks for, or say it; // stands for one /."""
@@ -838,13 +779,13 @@ class Terminal(LabClient):
             self.say(line, "all")
         elif word == "/ping":
             self.pinged_at = time.monotonic()
-            self.queue_control(codec.PING, b"typed")
+            self.client.queue_control(codec.PING, b"typed")
         elif word == "/to":
             self.whisper(rest)
         elif word == "/close":
             self.close_as_typed(rest)
         elif word == "/quit":
-            self.close()
+            self.client.close()
         else:
             tell("there are /ping, /to NAME text, /close CODE why, /quit")
             tell("a line that begins with a slash is typed with two: //")
@@ -852,9 +793,9 @@ class Terminal(LabClient):
     def say(self, text: str, to: str) -> None:
         """Send a line as it is, or in the tutorial's form."""
         if self.name is None:
-            self.send(text)
+            self.client.send(text)
         elif text:
-            self.send(urlencode({"nr": text, "key": to}))
+            self.client.send(urlencode({"nr": text, "key": to}))
 
     def whisper(self, rest: str) -> None:
         """Say something to one: "NAME text", and a name may have spaces."""
@@ -869,94 +810,99 @@ class Terminal(LabClient):
         """Close with "CODE reason"; with nothing: 1000."""
         code, _, reason = rest.partition(" ")
         try:
-            self.close(int(code or 1000), reason)
+            self.client.close(int(code or 1000), reason)
         except ValueError:
             tell("to be typed: /close, or /close 4001 with a short reason")
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        """Remember that this end is wanted."""
-        is_first = self.state is State.OPEN
-        super().close(code, reason)
-        if is_first:
-            self.asked = code
-
-    def on_open(self, response: Response) -> None:
+    def on_open(self, client: Client, response: Response) -> None:
         """Join the room, and begin to listen to the keyboard."""
         if self.name is not None:
-            self.send(urlencode({"type": "add", "ming": self.name}))
+            client.send(urlencode({"type": "add", "ming": self.name}))
         self.keyboard = watch_keyboard()
         if sys.stdin and sys.stdin.isatty():
-            tell(f"connected to {self.url}; /quit ends")
+            tell(f"connected to {client.url}; /quit ends")
 
-    def on_message(self, message: str | bytes) -> None:
+    def on_message(self, client: Client, message: str | bytes) -> None:
         """Print one line for one message."""
         if self.count == 0:
             return  # These came after the last one that was asked for.
         if isinstance(message, bytes):
-            message = f"({len(message)} bytes: {preview(message)})"
+            more = " ..." if len(message) > 32 else ""
+            message = f"({len(message)} bytes: {message[:32].hex(' ')}{more})"
         elif self.name is not None:
             message = self.in_words(message)
         try:
             show(message)
         except OSError:  # Whoever read it has gone (| head).
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self.close()
+            self.client.close()
         if self.count is not None:
             self.count -= 1
             if not self.count:
-                self.close()
+                self.client.close()
 
-    def handle(self, opcode: int, message: Any) -> None:
-        """Time the answer to /ping; remember the server's Close."""
-        super().handle(opcode, message)
-        if opcode == codec.CLOSE:
-            self.theirs = message
-        elif opcode == codec.PONG and message == b"typed":
+    def on_pong(self, client: Client, payload: bytes) -> None:
+        """Tell how long the answer to /ping took."""
+        if payload == b"typed":
             took = time.monotonic() - self.pinged_at
             tell(f"pong after {1000 * took:.1f} ms")
 
-    def on_close(self, code: int, reason: str) -> None:
+    def on_close(self, client: Client, code: int, reason: str) -> None:
         """Tell how it ended, if it was not as it should be."""
         if self.keyboard:
             self.keyboard.close()
-        if self.theirs:  # It may find fault with us after our own Close.
-            code, reason = self.theirs
-        if code in (self.asked, *PEACEFUL):
+        missing = client.decoder.missing
+        if missing:
+            tell(f"a message is lost: {missing} of its bytes did not come")
+        if code in PEACEFUL or (client.ours and client.ours.code == code):
             self.status = 0
-        elif code == CloseCode.ABNORMAL:
-            tell(f"{self.address.host}: {reason}")
-        else:
+        elif code != CloseCode.ABNORMAL:
             tell(f"closed with {code} {reason}".rstrip())
+        elif not client.error:  # Else on_error has told it.
+            tell(f"{client.address.host}: {reason}")
 
     def in_words(self, message: str) -> str:
-        """Put a message of the tutorial's room into words."""
-        try:
+        """Put a message of the tutorial's room into words; others stay."""
+        with contextlib.suppress(*NOT_THE_ROOMS):
             fields = json.loads(message)
-            kind = fields.get("type")
-            if kind == "madd":
-                return self.welcome(fields)
-            if kind == "add":
-                return self.somebody_came(fields)
-            if kind == "rmove":
-                code = str(fields["nrong"])
-                return f"{self.people.pop(code, '#' + code)} left"
-            return self.somebody_spoke(fields)
-        except NOT_THE_ROOMS:
-            return message
+            if fields.keys() >= {"code", "code1", "time"}:
+                return self.what_happened(fields)
+        return message
+
+    def what_happened(self, fields: dict[str, Any]) -> str:
+        """Say who came, left or spoke."""
+        kind = fields.get("type")
+        if kind == "madd":
+            return self.welcome(fields)
+        if kind == "add":
+            return self.somebody_came(fields)
+        if kind == "rmove":
+            code = str(fields["nrong"])
+            return f"{self.people.pop(code, '#' + code)} left"
+        if fields["code"] is False:
+            return f"room: {fields['nrong']}"
+        return self.somebody_spoke(fields)
 
     def welcome(self, fields: dict[str, Any]) -> str:
         """Note who is here already."""
         self.me = str(fields["code"])
         for user in fields["users"]:
-            self.people[str(user["code"])] = str(user["name"])
+            self.note(user)
         names = ", ".join(self.people.values())
         return f"you are {fields['name']}; here are: {names}"
 
-    def somebody_came(self, fields: dict[str, Any]) -> str:
-        """Note a newcomer, or another name of somebody known."""
-        code, name = str(fields["code"]), str(fields["name"])
-        old = self.people.get(code)
+    def note(self, user: dict[str, Any]) -> str:
+        """Note somebody's name, and return it."""
+        code, name = str(user["code"]), str(user["name"])
+        if name.lower().startswith("room"):
+            name = f"#{code} {name}"  # The room's own words begin like that.
         self.people[code] = name
+        return name
+
+    def somebody_came(self, fields: dict[str, Any]) -> str:
+        """Tell of a newcomer, or another name of somebody known."""
+        old = self.people.get(str(fields["code"]))
+        name = self.note(fields)
         return f"{old} is now {name}" if old else f"{name} joined"
 
     def somebody_spoke(self, fields: dict[str, Any]) -> str:
@@ -970,6 +916,7 @@ class Terminal(LabClient):
         return f"{who}: {fields['nrong']}"
 
 
+HOOKS = ("on_open", "on_message", "on_pong", "on_close")
 # What the text of somebody else, read as the room's, can raise.
 NOT_THE_ROOMS = (
     ValueError, LookupError, TypeError, AttributeError, RecursionError,
@@ -998,7 +945,7 @@ def read_stdin(sink: socket.socket) -> None:
         # stop the interpreter from ending.
         with open(0, "rb", buffering=0, closefd=False) as keyboard:
             while True:
-                typed = keyboard.read(RECV_SIZE)
+                typed = keyboard.read(PIECE)
                 if not typed:
                     return
                 sink.sendall(typed)
@@ -1027,12 +974,6 @@ CONTROL = re.compile(
 )
 
 
-def preview(data: bytes, most: int = 32) -> str:
-    """Return the first bytes in hex: "81 05 48 65 ..."."""
-    more = " ..." if len(data) > most else ""
-    return data[:most].hex(" ") + more
-
-
 # ---- the command line -------------------------------------------------------
 
 
@@ -1042,41 +983,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         terminal.run()
     except KeyboardInterrupt:
-        return say_goodbye(terminal)
+        try:
+            terminal.say_goodbye()
+        except KeyboardInterrupt:
+            os._exit(130)  # what a shell reports for the end by Ctrl-C
+        return 0
     return terminal.status
-
-
-def say_goodbye(terminal: Terminal) -> int:
-    """Close politely after Ctrl-C; the second one ends it at once."""
-    try:
-        terminal.close()
-        run(terminal)
-    except KeyboardInterrupt:
-        os._exit(130)  # what a shell reports for the end by Ctrl-C
-    return 0
 
 
 def make_terminal(arguments: Sequence[str] | None) -> Terminal:
     """Return what the arguments ask for; if wrong, exit with one line."""
     parser = make_parser()
-    options = vars(parser.parse_args(arguments))
-    if options["seed"] is not None:
-        tell("--seed: keys that anybody can guess, for lessons only")
-    if options.pop("insecure"):
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        options["ssl_context"] = context
-    options["headers"] = dict(options.pop("header"))
-    options["subprotocols"] = options.pop("subprotocol")
+    options = parser.parse_args(arguments)
     try:
-        return Terminal(**options)
+        client = make_client(options)
+        return Terminal(client, options.name, options.count)
     except ValueError as error:
         parser.error(str(error))
 
 
+def make_client(options: argparse.Namespace) -> Client:
+    """Return a client, with the faults that are asked for."""
+    context = None
+    if options.insecure:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    client = Client(
+        options.url,
+        headers=dict(options.header),
+        origin=options.origin,
+        subprotocols=options.subprotocol,
+        ping_interval=options.ping_interval,
+        # The room wraps a message in JSON: that can be six times longer.
+        max_message=8 * codec.MAX_MESSAGE,
+        ssl_context=context,
+    )
+    if any(getattr(options, fault) is not None for fault in FAULTS):
+        from lessons import misbehave  # not needed otherwise
+
+        misbehave.begin(client, options, tell)
+    return client
+
+
+FAULTS = ("raw", "dribble", "slow", "key", "seed")
+
+
 def make_parser() -> Parser:
-    """Return the parser; its options are named as Terminal's arguments."""
+    """Return the parser of the command line."""
     parser = Parser(
         prog="client.py",
         description="A WebSocket client: a chat, and a lab for lessons.",
@@ -1093,28 +1047,42 @@ def make_parser() -> Parser:
     add("--insecure", action="store_true", help="trust any certificate")
     add("--ping-interval", type=float, help="seconds; none if left out")
     add = parser.add_argument_group("faults, for lessons").add_argument
-    add("--raw", type=bytes.fromhex, default=b"", help="send '81 05 48 ...'")
+    add("--raw", help="send '81 05 48 ...'")
     add("--dribble", type=float, help="seconds from one byte to the next")
-    add("--slow", action="store_true", help="never read")
+    add("--slow", action="store_const", const=True, help="never read")
     add("--key", help="the Sec-WebSocket-Key, right or wrong")
     add("--seed", type=int, help="the same key and masks every time")
     return parser
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake costs one line, not a page."""
+    """argparse, but a mistake costs one line, and says what to type."""
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and how to find out more; exit with 2."""
-        tell(f"{message} (see python client.py --help)")
+        for pattern, words in PLAINLY:
+            message = re.sub(pattern, words, message)
+        tell(f"{printable(message)[:55]} (see --help)")  # under 80 columns
         sys.exit(2)
+
+
+PLAINLY = (
+    ("the following arguments are required: url",
+     "type an address, as ws://127.0.0.1:9000/"),
+    (r"unrecognized arguments: (-[^= ]+).*", r"there is no option \1"),
+    (r"unrecognized arguments: (.*)", r"one address is enough: \1"),
+    (r"argument (\S+): invalid \w+ value: (.*)", r"\1 is a number, not \2"),
+    (r"argument (\S+): expected one argument", r"\1 wants something behind it"),
+    (r"argument (\S+): ignored .*", r"\1 stands alone"),
+    (r"argument (\S+): ", r"\1: "),
+)  # fmt: skip
 
 
 def header(text: str) -> tuple[str, str]:
     """Return the name and the value of "Name: value"."""
     name, colon, value = text.partition(":")
     if not colon:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError("type 'Name: value'")
     return name, value.strip()
 
 

@@ -263,9 +263,12 @@ class Addresses(unittest.TestCase):
 
     def test_what_is_no_address(self):
         for url, words in (
-            ("http://a/", "not ws:// or wss://"),
-            ("a:9000", "not ws:// or wss://"),
-            ("", "not ws:// or wss://"),
+            ("http://a/", "type ws://a/$"),
+            ("HTTPS://a/?b=http://c", "type wss://a/.b=http://c$"),
+            ("a:9000", "type ws://a:9000$"),
+            ("127.0.0.1:9000", "type ws://127.0.0.1:9000$"),
+            ("//a/", "type ws://a/$"),
+            ("", "type ws://127.0.0.1:9000/$"),
             ("ws:/a/", "no host"),
             ("ws:///a", "no host"),
             ("ws://:9000/", "no host"),
@@ -291,6 +294,23 @@ class Addresses(unittest.TestCase):
             {"headers": {"X": "\u738b"}},
             {"origin": "a\n"},
             {"subprotocols": ["a\r\n"]},
+        ):
+            with self.subTest(options=options), self.assertRaises(ValueError):
+                Client("ws://a/", **options)
+
+    def test_a_header_that_would_stand_there_twice(self):
+        page = {"origin": "http://a"}
+        chat = {"subprotocols": ["chat"]}
+        for options in (
+            {"headers": {"Origin": "http://b"}, **page},
+            {"headers": {"origin": "http://a"}, **page},
+            {"headers": {"Sec-WebSocket-Protocol": "chat"}, **chat},
+            {"headers": {"sec-websocket-protocol": "chat"}, **chat},
+            {"headers": {"X": "1", "x": "2"}},
+            {"headers": {"Upgrade": "h2c"}},
+            {"headers": {"connection": "close"}},
+            {"headers": {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}},
+            {"headers": {"Sec-WebSocket-Version": "13"}},
         ):
             with self.subTest(options=options), self.assertRaises(ValueError):
                 Client("ws://a/", **options)
@@ -323,7 +343,8 @@ class AgainstOurServer(ClientCase):
         made.on_close = lambda *what: calls.append(what)
         made.run()
         expected = [(made,), (made, 101), (made, "hello")]
-        self.assertEqual(calls, [*expected, (made, 4001, "bye")])
+        # The server answers with the code; only ours had a reason.
+        self.assertEqual(calls, [*expected, (made, 4001, "")])
 
     def test_overridden_hooks_are_methods(self):
         made = self.open()
@@ -367,6 +388,22 @@ class AgainstOurServer(ClientCase):
         self.assertEqual(response.status, 101)
         self.assertEqual(response.subprotocol, "chat")
         self.assertEqual(response.headers["upgrade"], "websocket")
+
+    def test_another_host_and_a_subprotocol_among_the_headers(self):
+        heads, responses = [], []
+
+        def script(wire):
+            wire.take_request()
+            heads.append(wire.request.headers)
+            wire.write(handshake.switching_protocols(wire.request))
+
+        with Scripted(script) as peer:
+            offer = {"host": "b:1", "sec-websocket-protocol": "x, chat"}
+            made = self.client(peer.port, headers=offer)
+            made.on_open = lambda one, response: responses.append(response)
+            drive(made)
+        self.assertEqual(heads[0]["Host"], "b:1")  # two would be refused
+        self.assertEqual(responses[0].subprotocol, "chat")
 
     def test_an_origin_that_is_refused(self):
         made = self.client(self.server.port, origin="http://evil.example")
@@ -433,9 +470,9 @@ class AgainstOurServer(ClientCase):
     def test_close_in_on_connect(self):
         made = self.client(self.server.port)
         made.on_connect = lambda one: one.close()
-        made.connect()
-        self.assertEqual([call[:2] for call in made.calls], [("close", 1006)])
-        self.assertFalse(made.outbox)
+        drive(made)
+        end = ("close", 1006, "closed before it was open")
+        self.assertEqual(made.calls, [end])
 
     def test_two_clients_in_one_loop(self):
         ana, ben = self.open(), self.client(self.server.port)
@@ -506,6 +543,8 @@ class RightAnswers(ClientCase):
                 wire.write(bytes([byte]))
             self.assertEqual(wire.next()[0], codec.CLOSE)
 
+            wire.write(codec.encode_close(1000))
+
         with Scripted(script) as peer:
             made = self.client(peer.port)
             made.on_message = lambda one, message: one.close()
@@ -554,33 +593,27 @@ class RightAnswers(ClientCase):
         made = self.talk(script)
         self.assertEqual(made.told("close"), [(1000, "")])
 
-    def test_pings_that_are_answered(self):
+    def test_pong_is_told(self):
         def script(wire):
-            wire.accept()
-            for _ in range(3):
-                self.assertEqual(wire.next(), (codec.PING, b""))
-                wire.send("any sign of life will do")
+            wire.accept(codec.encode_frame(codec.PONG, b"a sign of life"))
             wire.write(codec.encode_close(1000))
 
-        made = self.talk(script, ping_interval=0.02)
-        self.assertEqual(made.told("close"), [(1000, "")])
-        self.assertEqual(made.told("error"), [])
-
-    def test_a_ping_that_is_not(self):
-        def script(wire):
-            wire.accept()
-            self.assertEqual(wire.next(), (codec.PING, b""))
-            self.assertIsNone(wire.next())
-
-        made = self.talk(script, ping_interval=0.05)
-        self.assert_failed(made, TimeoutError, "no answer to a ping")
+        pongs = []
+        with Scripted(script) as peer:
+            made = self.client(peer.port)
+            made.on_pong = lambda one, payload: pongs.append(payload)
+            drive(made)
+        self.assertEqual(pongs, [b"a sign of life"])
 
     def test_no_pings_unless_asked_for(self):
-        made = self.talk(
-            lambda wire: (wire.accept(), wire.write(codec.encode_close(1000)))
-        )
-        self.assertIsNone(made.ping_interval)
-        self.assertFalse(made.pinged)
+        def script(wire):
+            wire.accept()
+            wire.socket.settimeout(0.3)
+            with self.assertRaises(socket.timeout):
+                wire.next()
+            wire.write(codec.encode_close(1000))
+
+        self.assertEqual(self.talk(script).told("close"), [(1000, "")])
 
     def test_messages_come_in_until_the_servers_close(self):
         def script(wire):
@@ -596,12 +629,11 @@ class RightAnswers(ClientCase):
             made.on_open = lambda one, response: (
                 one.close(4001, "bye"),
                 one.send("nothing goes behind a Close"),
-                self.assertEqual(len(one.outbox), 1),
             )
             with mock.patch.object(client, "LEAVING_SECONDS", 0.05):
                 drive(made)
         self.assertEqual(made.messages(), ["still under way"])
-        self.assertEqual(made.told("close"), [(4001, "bye")])
+        self.assertEqual(made.told("close"), [(4001, "")])
 
     def test_the_servers_close_is_answered_and_the_end_awaited(self):
         def script(wire):
@@ -635,20 +667,8 @@ class RightAnswers(ClientCase):
             made = self.talk(script)
         self.assertEqual(made.told("close"), [(1000, "")])
 
-    def test_a_server_that_does_not_answer_our_close(self):
-        def script(wire):
-            wire.accept()
-            self.assertEqual(wire.next()[0], codec.CLOSE)
-            self.assertIsNone(wire.next())
-
-        with Scripted(script) as peer:
-            made = self.client(peer.port, timeout=0.1)
-            made.on_open = lambda one, response: one.close()
-            drive(made)
-        self.assertEqual(made.told("close"), [(1000, "")])
-
-    def test_what_the_kernel_does_not_take_waits(self):
-        big = bytes(range(256)) * 2**16  # 16 MiB
+    def test_much_is_sent_in_order(self):
+        big = bytes(range(256)) * 2**16  # 16 MiB: the kernel keeps less
         go = threading.Event()
 
         def script(wire):
@@ -663,42 +683,11 @@ class RightAnswers(ClientCase):
             drive(made, until=lambda: made.told("open"))
             made.send(big)
             made.send("behind it")
-            drive(made, until=lambda: isinstance(made.outbox[0], memoryview))
-            waiting = sum(len(block) for block in made.outbox)
-            self.assertEqual(made.waiting, waiting)
+            turn([made])
+            self.assertGreater(len(made.outbox), len(big) // 2)
             go.set()
             drive(made)
-            self.assertEqual(made.waiting, 0)
         self.assertEqual(made.told("close"), [(1000, "")])
-
-    def test_a_close_with_no_way_out(self):
-        end = threading.Event()
-
-        def script(wire):
-            wire.accept()
-            self.assertTrue(end.wait(DEADLINE))
-
-        with Scripted(script) as peer:
-            made = self.client(peer.port, timeout=0.1)
-            drive(made, until=lambda: made.told("open"))
-            made.send(bytes(32 * 2**20))
-            drive(made, until=lambda: isinstance(made.outbox[0], memoryview))
-            made.close()
-            self.assertLess(made.deadline, time.monotonic() + 1)
-            drive(made)
-            end.set()
-        self.assertEqual(made.told("close")[0][0], 1006)
-
-    def test_what_stands_before_a_close_may_take_its_time(self):
-        here, there = socket.socketpair()
-        self.addCleanup(there.close)
-        made = self.client(1)
-        made.socket, made.state = here, State.OPEN
-        made.send("before")
-        made.close()
-        made.deadline = 0.0
-        self.assertTrue(made.write_some())
-        self.assertGreater(made.deadline, time.monotonic() + 5)
 
     def test_a_reset_when_all_is_said(self):
         def script(wire):
@@ -722,23 +711,325 @@ class RightAnswers(ClientCase):
         lost = (1006, "the server hung up")
         self.assertEqual(made.told("close"), [(4000, ""), lost])
 
-    def test_a_close_that_never_got_out(self):
-        reset = threading.Event()
+    def test_cookies_and_interim_responses(self):
+        hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
+        cookies = b"Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\n\r\n"
+
+        def script(wire):
+            wire.take_request()
+            answer = handshake.switching_protocols(wire.request)[:-2]
+            wire.write(hints + go_on + answer + cookies)
+
+        responses = []
+        with Scripted(script) as peer:
+            made = self.client(peer.port)
+            made.on_open = lambda one, response: responses.append(response)
+            drive(made)
+        self.assertEqual(responses[0].status, 101)
+        self.assertEqual(
+            responses[0].headers.get_all("Set-Cookie"), ["a=1; Path=/", "b=2"]
+        )
+
+
+class Codes(ClientCase):
+    """Code and reason are those of the Close that came (s7.1.5)."""
+
+    def ends(self, *answers, silent=False):
+        """Close with 4001 "mine", get these bytes; return what was told."""
 
         def script(wire):
             wire.accept()
-            self.assertTrue(reset.wait(DEADLINE))
-            wire.reset()
+            self.assertEqual(wire.next(), (codec.CLOSE, (4001, "mine")))
+            wire.write(b"".join(answers))
+            if silent:
+                self.assertIsNone(wire.next())
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port, timeout=0.2)
+            made.on_open = lambda one, response: one.close(4001, "mine")
+            drive(made)
+        self.assertEqual(made.told("error"), [])
+        return made.told("close")
+
+    def test_our_close_is_answered(self):
+        for code, reason in ((4001, "mine"), (4001, ""), (1002, "a rule")):
+            with self.subTest(code=code, reason=reason):
+                end = self.ends(codec.encode_close(code, reason))
+                self.assertEqual(end, [(code, reason)])
+
+    def test_our_close_is_never_answered(self):
+        words = "closed with 4001 mine, but the server "
+        text = codec.encode_message("one more word")
+        for answers, silent, what in (
+            ([], False, "hung up"),
+            ([text], False, "hung up"),
+            ([], True, "did not answer"),
+            ([text], True, "did not answer"),
+        ):
+            with self.subTest(answers=answers, silent=silent):
+                end = self.ends(*answers, silent=silent)
+                self.assertEqual(end, [(1006, words + what)])
+
+    def test_a_rule_is_broken_behind_our_close(self):
+        def script(wire):
+            wire.accept()
+            self.assertEqual(wire.next()[0], codec.CLOSE)
+            wire.write(b"\x83\x00" + codec.encode_close(4001))
+            self.assertIsNone(wire.next())  # no second Close
 
         with Scripted(script) as peer:
             made = self.client(peer.port)
-            drive(made, until=lambda: made.told("open"))
-            made.send(bytes(32 * 2**20))
-            made.close()
-            drive(made, until=lambda: isinstance(made.outbox[0], memoryview))
-            reset.set()
+            made.on_open = lambda one, response: one.close(4001)
+            with mock.patch.object(client, "LEAVING_SECONDS", 0.05):
+                drive(made)
+        words = "closed with 4001, but s5.2: opcode 0x3 is reserved"
+        self.assertEqual(made.told("close"), [(1006, words)])
+        self.assertIsInstance(made.told("error")[0][0], ProtocolError)
+
+    def test_a_program_that_does_not_wait(self):
+        def script(wire):
+            wire.accept(codec.encode_message("a") + codec.encode_message("b"))
+            self.assertIsNone(wire.next())
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port)
+            made.on_message = lambda one, message: (
+                one.calls.append(("message", message)),
+                one.end("that is enough"),
+                one.send("nobody hears this"),
+            )
             drive(made)
-        self.assertEqual(made.told("close")[0][0], 1006)
+        self.assertEqual(made.messages(), ["a"])
+        self.assertEqual(made.told("close"), [(1006, "that is enough")])
+        made.end("again")
+        self.assertEqual(len(made.told("close")), 1)
+
+
+class Progress(ClientCase):
+    """Who makes progress is alive, and half is not all."""
+
+    MUCH = bytes(range(256)) * 2**13  # 2 MiB
+
+    def sip(self, wire, size, pause):
+        """Read so many bytes, slowly: after each piece comes a pause."""
+        received = bytearray(wire.received)
+        wire.received = b""
+        while len(received) < size:
+            data = wire.socket.recv(min(2**15, size - len(received)))
+            self.assertTrue(data, "the end came too early")
+            received += data
+            time.sleep(pause)  # the slow line itself, no waiting for others
+        return bytes(received)
+
+    def frames_of(self, *messages):
+        """Return how many bytes the frames of these messages have."""
+        return sum(
+            len(codec.encode_message(message, b"mask")) for message in messages
+        )
+
+    def test_pings_that_are_answered(self):
+        def script(wire):
+            wire.accept()
+            for _ in range(3):
+                self.assertEqual(wire.next(), (codec.PING, b""))
+                wire.send("any sign of life will do")
+            wire.write(codec.encode_close(1000))
+
+        made = self.talk(script, ping_interval=0.02)
+        self.assertEqual(made.told("close"), [(1000, "")])
+        self.assertEqual(made.told("error"), [])
+
+    def test_a_ping_that_is_not(self):
+        def script(wire):
+            wire.accept()
+            self.assertEqual(wire.next(), (codec.PING, b""))
+            self.assertIsNone(wire.next())  # no second ping
+
+        made = self.talk(script, ping_interval=0.05)
+        self.assert_failed(made, TimeoutError, "no answer to a ping")
+
+    def test_a_slow_line_needs_no_pong(self):
+        # 1 MB a second: it takes 2 s, five times the ping interval.
+        def script(wire):
+            wire.accept()
+            heard = self.sip(wire, self.frames_of(self.MUCH), 0.03)
+            wire.events += wire.decoder.feed(heard)
+            self.assertTrue(wire.next() == (codec.BINARY, self.MUCH))
+            wire.write(codec.encode_close(4000))
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port, ping_interval=0.4)
+            made.on_open = lambda one, response: one.send(self.MUCH)
+            drive(made)
+        self.assertEqual(made.told("close"), [(4000, "")])
+
+    def test_little_room_is_room(self):
+        # select() tells of room only when there is much of it: never, here.
+        def nothing_ready(ask_read, ask_write, _, most):
+            time.sleep(min(most, 0.01))
+            return [], [], []
+
+        def script(wire):
+            wire.accept()
+            self.sip(wire, self.frames_of(self.MUCH), 0.015)
+            wire.write(codec.encode_close(4000))
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port, ping_interval=0.3)
+            drive(made, until=lambda: made.told("open"))
+            made.send(self.MUCH)
+            with mock.patch("select.select", nothing_ready):
+                drive(made, until=lambda: not made.outbox)
+            drive(made)
+        self.assertEqual(made.told("close"), [(4000, "")])
+
+    def test_who_takes_nothing_is_dead(self):
+        end = threading.Event()
+
+        def script(wire):
+            wire.accept()
+            self.assertTrue(end.wait(DEADLINE))
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port, ping_interval=0.1)
+            made.on_open = lambda one, response: one.send(self.MUCH)
+            drive(made)
+            end.set()
+        self.assert_failed(made, TimeoutError, "no answer to a ping")
+
+    def test_a_close_waits_its_turn(self):
+        # It takes a second, five times the timeout, before the Close goes.
+        def script(wire):
+            wire.accept()
+            self.sip(wire, self.frames_of(self.MUCH), 0.015)
+            self.assertEqual(wire.next(), (codec.CLOSE, (4001, "")))
+            wire.write(codec.encode_close(4001))
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port, timeout=0.2)
+            made.on_open = lambda one, response: (
+                one.send(self.MUCH), one.close(4001),
+            )  # fmt: skip
+            drive(made)
+        self.assertEqual(made.told("close"), [(4001, "")])
+
+    def test_what_comes_keeps_a_closing_connection_alive(self):
+        def script(wire):
+            wire.accept()
+            self.assertEqual(wire.next(), (codec.CLOSE, (4001, "")))
+            for _ in range(8):
+                time.sleep(0.1)  # the slow line itself
+                wire.send("still on the way")
+            wire.write(codec.encode_close(4001))
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port, timeout=0.4)
+            made.on_open = lambda one, response: one.close(4001)
+            drive(made)
+        self.assertEqual(made.messages(), ["still on the way"] * 8)
+        self.assertEqual(made.told("close"), [(4001, "")])
+
+    def test_a_close_with_no_way_out(self):
+        end = threading.Event()
+
+        def script(wire):
+            wire.accept()
+            self.assertTrue(end.wait(DEADLINE))
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port, timeout=0.1)
+            made.on_open = lambda one, response: (
+                one.send(self.MUCH), one.close(),
+            )  # fmt: skip
+            drive(made)
+            end.set()
+        words = "closed with 1000, but the server did not answer"
+        self.assertEqual(made.told("close"), [(1006, words)])
+
+    def test_a_half_close_ends_the_reading_only(self):
+        for last, answer, told in (
+            (b"", 1000, (1006, "the server hung up")),
+            (codec.encode_close(4000, "enough"), 4000, (4000, "enough")),
+        ):
+
+            def script(wire, last=last, answer=answer):
+                wire.accept(codec.encode_message("over to you") + last)
+                wire.socket.shutdown(socket.SHUT_WR)
+                self.sip(wire, self.frames_of(self.MUCH, "behind"), 0.001)
+                self.assertEqual(wire.next(), (codec.CLOSE, (answer, "")))
+                self.assertIsNone(wire.next())
+
+            with self.subTest(told=told), Scripted(script) as peer:
+                made = self.client(peer.port)
+                made.on_message = lambda one, message: (
+                    one.send(self.MUCH), one.send("behind"),
+                )  # fmt: skip
+                drive(made)
+                self.assertEqual(made.told("error"), [])
+                self.assertEqual(made.told("close"), [told])
+
+    def test_behind_the_servers_close_nothing_counts(self):
+        def talk_on(wire):
+            wire.accept(codec.encode_close(4000))
+            with contextlib.suppress(OSError):
+                while True:
+                    wire.send("there is more")
+                    time.sleep(0.01)  # a voice from far away
+
+        start = time.monotonic()
+        with mock.patch.object(client, "LEAVING_SECONDS", 0.1):
+            made = self.talk(talk_on)
+        self.assertLess(time.monotonic() - start, DEADLINE / 4)
+        self.assertEqual(made.messages(), [])
+        self.assertEqual(made.told("close"), [(4000, "")])
+
+    def test_a_reset_while_our_last_words_wait(self):
+        def script(wire):
+            wire.accept(codec.encode_message("go"))
+            wire.socket.recv(1)
+            wire.write(codec.encode_close(4000))
+            wire.socket.shutdown(socket.SHUT_WR)
+            wait_until(lambda: made.hung_up)
+            # It leaves without reading the rest: a RST.
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port)
+            made.on_message = lambda one, message: one.send(self.MUCH)
+            drive(made)
+        self.assertEqual(made.told("error"), [])
+        self.assertEqual(made.told("close"), [(4000, "")])
+
+    def test_a_failed_send_ends_the_writing_only(self):
+        texts = [f"{number:04d}" for number in range(2000)]
+        frames = b"".join(codec.encode_message(text) for text in texts)
+        for last, code in ((codec.encode_close(4000), 4000), (b"", 1006)):
+            half, gone = threading.Event(), threading.Event()
+
+            def script(wire, last=last, half=half, gone=gone):
+                wire.accept(codec.encode_message("go"))
+                wire.next()
+                wire.write(frames + last)
+                self.assertTrue(half.wait(DEADLINE))
+                wire.socket.close()  # It has not read all: that is a RST.
+                gone.set()
+
+            def echo(one, text, half=half, gone=gone):
+                one.calls.append(("message", text))
+                one.send(text)
+                if text == texts[1000]:
+                    half.set()
+                    gone.wait(DEADLINE)
+
+            with self.subTest(code), Scripted(script) as peer:
+                made = self.client(peer.port)
+                made.on_message = echo
+                with mock.patch.object(client, "PIECE", 100):
+                    drive(made)
+                self.assertEqual(made.messages(), ["go", *texts])
+                self.assertEqual(made.calls[-1][:2], ("close", code))
+                ((error,),) = made.told("error")
+                self.assertIsInstance(error, ConnectionError)
 
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n"
@@ -779,7 +1070,16 @@ class WrongAnswers(ClientCase):
                 1,
                 "400 A: B",
             ),
-            (b"302 Found\r\nLocation: /\r\n\r\n", 0, "302 Found"),
+            (
+                b"302 Found\r\nLocation: wss://b/\r\n\r\nGo.\n",
+                1,
+                "302 Found to wss://b/: Go.",
+            ),
+            (
+                b"307 \r\nLocation: /chat\r\nContent-Length: 0\r\n\r\n",
+                1,
+                "307 to /chat",
+            ),
             (b"200 OK\r\n\r\n" + long, 1, "200 OK: x{100}"),
             (
                 b"500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbug\n\r\n",
@@ -855,9 +1155,13 @@ class WrongAnswers(ClientCase):
             (b"\x15\x03\x01\x00\x02\x02\x46", "HTTP"),
             (HEAD + b"a line\r\n\r\n", "header line"),
             (HEAD + b"X: " + b"x" * 20000, "16384"),
+            (b"HTTP/1.1 101 Switching Protocols\nUpgrade: w", "CR LF"),
+            (HEAD + b"Upgrade: websocket\n", "CR LF"),
         ):
             with self.subTest(answer=answer[:20]):
+                start = time.monotonic()
                 made = self.talk(answering(answer, wait=True))
+                self.assertLess(time.monotonic() - start, DEADLINE / 4)
                 self.assert_failed(made, HandshakeError, words)
 
     def test_the_server_hangs_up(self):
@@ -905,7 +1209,8 @@ class WrongAnswers(ClientCase):
                 self.assertEqual(close[0], codec.CLOSE)
                 self.assertEqual(close[1].code, code)
                 self.assertRegex(close[1].reason, words)
-                self.assertEqual(made.told("close"), [close[1]])
+                rule = close[1].reason
+                self.assertEqual(made.told("close"), [(1006, rule)])
                 ((error,),) = made.told("error")
                 self.assertIsInstance(error, ProtocolError)
                 self.assertEqual(made.messages(), ["before"])
@@ -953,36 +1258,50 @@ class NoConnection(ClientCase):
         made = self.client(9000)
         error = UnicodeError("label too long")
         with mock.patch("socket.getaddrinfo", side_effect=error):
-            made.connect()
+            drive(made)
         self.assert_failed(made, ValueError, "label too long")
 
-    def test_connecting_in_on_close_after_closing_in_on_error(self):
+    def test_connecting_again_in_a_hook(self):
+        for hook in ("on_error", "on_close"):
+            with self.subTest(hook), Scripted(
+                answering(b"HTTP/1.1 404 No\r\n\r\nwhy\n")
+            ) as peer:
+                made = self.client(free_port())
+
+                def again(one, *what, hook=hook, url=peer.url):
+                    delattr(one, hook)
+                    one.calls.append((hook, *what))
+                    one.address = parse_url(url)
+                    one.connect()
+
+                setattr(made, hook, again)
+                drive(made)
+                hooks = [call[0] for call in made.calls]
+                self.assertEqual(hooks.count("connect"), 1)
+                self.assertEqual(hooks[-2:], ["error", "close"])
+                error = made.told("error")[-1][0]
+                self.assertEqual(str(error), "404 No: why")
+
+    def test_connecting_for_ever_does_not_recurse(self):
         made = self.client(free_port())
-        with Scripted(answering(b"HTTP/1.1 404 No\r\n\r\nwhy\n")) as peer:
-            made.on_error = lambda one, error: one.close()
-            made.on_close = lambda one, code, reason: (
-                setattr(one, "on_close", lambda *_: None),
-                setattr(one, "address", parse_url(peer.url)),
-                one.connect(),
-            )
-            made.connect()
-            self.assertIs(made.state, State.CONNECTING)
-            self.assertTrue(made.socket)
-            made.on_error = lambda one, error: made.calls.append(error)
-            drive(made)
-        self.assertEqual(str(made.calls[-1]), "404 No: why")
+        made.on_close = lambda one, code, reason: (
+            one.calls.append(("close", code)), one.connect(),
+        )  # fmt: skip
+        drive(made, until=lambda: len(made.told("close")) > 2000)
+        made.close()
+        self.assertEqual(len(made.told("error")), 2001)
 
     def test_what_ends_a_connect_leaves_no_socket_open(self):
         socks = []
 
-        def stumble(sock, *_):
+        def stumble(one, sock):
             socks.append(sock)
             raise ValueError("a name that TLS does not take")
 
         with socket.create_server(("127.0.0.1", 0)) as listener:
             made = self.client(listener.getsockname()[1])
-            with mock.patch.object(client, "prepare", stumble):
-                made.connect()
+            with mock.patch.object(Client, "prepare", stumble):
+                drive(made)
         self.assert_failed(made, ValueError, "does not take")
         self.assertEqual([sock.fileno() for sock in socks], [-1])
 
@@ -1002,14 +1321,14 @@ class NoConnection(ClientCase):
             socket, getaddrinfo=lambda *_, **__: found, socket=no_ipv6
         )
         with both:
-            made.connect()
+            drive(made)
         self.assertEqual(tried, [socket.AF_INET6, socket.AF_INET])
         self.assert_failed(made, OSError, "no such family")
 
     def test_closing_in_on_error_is_one_end(self):
         made = self.client(free_port())
         made.on_error = lambda one, error: one.close()
-        made.connect()
+        drive(made)
         self.assertEqual(len(made.calls), 1)
         self.assertEqual(made.calls[0][:2], ("close", 1006))
 
@@ -1044,20 +1363,50 @@ class NoConnection(ClientCase):
     def test_a_host_without_addresses(self):
         made = self.client(9000)
         with mock.patch("socket.getaddrinfo", return_value=[]):
-            made.connect()
-        self.assert_failed(made, OSError, "no address")
+            drive(made)
+        self.assert_failed(made, OSError, "address|empty list")
 
     @unittest.skipIf(client.sys.platform == "win32", "a limit of Unix")
     def test_a_descriptor_that_select_cannot_watch(self):
         with Scripted(lambda wire: None) as peer:
             made = self.client(peer.port)
             with mock.patch.object(client, "FD_SETSIZE", 3):
-                made.connect()
+                drive(made)
         self.assert_failed(made, OSError, "select")
 
     def test_select_never_gets_three_empty_lists(self):
-        with mock.patch("select.select", side_effect=OSError("WinError")):
-            self.assertEqual(client.wait([], [], 0.0), set())
+        made = self.client(free_port())
+        made.on_close = lambda one, code, reason: one.reconnect(60)
+        drive(made, until=lambda: made.told("error"))
+        wrong = mock.patch("select.select", side_effect=OSError("WinError"))
+        with wrong, mock.patch.object(client, "PATIENCE", 0.0):
+            turn([made])  # It has no socket, and nothing to do yet.
+        made.close()
+
+    def test_without_on_error_one_line_is_printed(self):
+        url = f"ws://127.0.0.1:{free_port()}/"
+        closes = []
+
+        def again(one, code, reason):
+            closes.append(code)
+            if len(closes) < 3:
+                one.reconnect(0)
+
+        class Quiet(Client):
+            def on_error(self, error):
+                pass
+
+        assigned = Client(url)
+        assigned.on_error = lambda one, error: None
+        for made, lines in ((Client(url), 3), (Quiet(url), 0), (assigned, 0)):
+            closes.clear()
+            made.on_close = again
+            stderr = io.StringIO()
+            with contextlib.redirect_stderr(stderr):
+                made.run()
+            self.assertEqual(closes, [1006] * 3)
+            line = f"client.py: 127.0.0.1:{made.address.port}: .*refused.*\n"
+            self.assertRegex(stderr.getvalue(), f"^({line}){{{lines}}}$")
 
 
 class Bugs(ClientCase):
@@ -1095,20 +1444,22 @@ class Bugs(ClientCase):
                 self.assertEqual(closes[0][1].code, 1011)
                 ((error,),) = made.told("error")
                 self.assertIsInstance(error, ZeroDivisionError)
-                reason = f"a bug in {hook}"
-                self.assertEqual(made.told("close"), [(1011, reason)])
+                self.assertEqual(closes[0][1].reason, f"a bug in {hook}")
+                end = (1006, f"a bug in {hook}")
+                self.assertEqual(made.told("close"), [end])
                 self.assertEqual(made.messages(), [])
 
     def test_on_error_too(self):
         made, stderr, closes = self.raise_in("on_message", "on_error")
-        self.assertIn("another exception occurred", stderr)
+        self.assertEqual(stderr.count("Traceback"), 2)
         self.assertEqual(closes[0][1].code, 1011)
-        self.assertEqual(made.told("close"), [(1011, "a bug in on_message")])
+        self.assertEqual(made.told("close"), [(1006, "a bug in on_message")])
 
     def test_on_close(self):
         made, stderr, closes = self.raise_in("on_close")
         self.assertEqual(stderr.count("Traceback"), 1)
         self.assertEqual(closes[0][1].code, 1000)
+        self.assertEqual(made.told("error"), [])  # not behind on_close
         self.assertIs(made.state, State.GONE)
 
     def test_on_connect(self):
@@ -1217,11 +1568,11 @@ class Reconnecting(ClientCase):
     def test_reconnect_in_on_error_waits_for_the_end(self):
         made = self.client(free_port())
         made.on_error = lambda one, error: one.reconnect(60)
-        made.connect()
+        drive(made, until=lambda: made.told("close"))
         self.assertTrue(made.is_active())
-        made.deadline = 0.0  # it was the connection's, and does not count
         self.assertGreater(made.patience(), 50)
-        self.assertEqual(len(made.told("close")), 1)
+        made.close()
+        self.assertFalse(made.is_active())
 
     def test_what_is_no_delay(self):
         for wrong in (-1, float("nan"), float("inf")):
@@ -1321,7 +1672,7 @@ class Tls(TlsCase):
             wire.next()
 
         trusting = {"scheme": "wss", "ssl_context": self.here[1]}
-        small = mock.patch.object(client, "RECV_SIZE", 100)
+        small = mock.patch.object(client, "PIECE", 100)
         with Scripted(script, self.here[0]) as peer, small:
             made = self.client(peer.port, **trusting)
             drive(made, until=made.messages)
