@@ -98,13 +98,11 @@ class Rules(unittest.TestCase):
         results = []
         for size in SIZES:
             result = []
-            with mock.patch.object(server, "RECV_SIZE", size):
-                with room(Relay, max_message=LIMIT) as running:
-                    with Peer(running.port) as witness:
-                        for rule in rules():
-                            result.append(
-                                self.offend(running, witness, rule[1], after)
-                            )
+            with room(Relay, max_message=LIMIT, recv_size=size) as running:
+                with Peer(running.port) as witness:
+                    for _, offence, _ in rules():
+                        seen = self.offend(running, witness, offence, after)
+                        result.append(seen)
             results.append(result)
         for size, result in zip(SIZES, results):
             for rule, seen, at_once in zip(rules(), result, results[-1]):
@@ -159,9 +157,9 @@ class Rules(unittest.TestCase):
                 self.assertEqual(witness.receive(), "sync")
                 self.assertIsNone(peer.next())
 
-    def chat(self):
+    def chat(self, recv_size):
         """Return what two users of the room get to see of each other."""
-        with room() as running:
+        with room(recv_size=recv_size) as running:
             with Peer(running.port, open=False) as ana:
                 joins = codec.encode_message("type=add&ming=Ana", MASKING_KEY)
                 ana.open(rest=joins)
@@ -205,8 +203,7 @@ class Rules(unittest.TestCase):
     def test_the_chat_at_every_split(self):
         results = []
         for size in SIZES:
-            with mock.patch.object(server, "RECV_SIZE", size):
-                results.append(self.chat())
+            results.append(self.chat(size))
         for size, result in zip(SIZES, results):
             with self.subTest(size=size):
                 self.assertEqual(result, results[-1])
@@ -270,9 +267,8 @@ class Handshakes(unittest.TestCase):
                 self.assertEqual(status(peer.read_to_end()), 408)
 
     def test_a_slow_but_honest_one_gets_in(self):
-        with mock.patch.object(server, "RECV_SIZE", 1):
-            with room() as running, Peer(running.port) as peer:
-                talk([peer], "hello")
+        with room(recv_size=1) as running, Peer(running.port) as peer:
+            talk([peer], "hello")
 
     def test_who_is_refused_and_stays_is_dropped(self):
         with mock.patch.object(server, "CLOSING_SECONDS", 0.05):
