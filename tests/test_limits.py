@@ -14,6 +14,7 @@ from unittest import mock
 import codec
 import handshake
 import server
+from lessons.observer import Observer
 from tests.hostile import (
     CLOSE,
     PING,
@@ -240,6 +241,37 @@ class Stalls(unittest.TestCase):
                 limit = 0.25 if what in self.FORMS else 0.1
                 self.assertLess(max(turns), limit, what)
 
+    def test_thirty_who_shout_share_a_turn(self):
+        class Meter(Observer):
+            """Counts what each turn reads, and from how many."""
+
+            def __init__(self):
+                self.turns = [[]]
+
+            def woke(self, *_):
+                self.turns.append([])
+
+            def received(self, user, data):
+                self.turns[-1].append(len(data))
+
+        flood = frame(TEXT, b"nr=&key=1") * 4000
+        with room() as running, contextlib.ExitStack() as stack:
+            enter = stack.enter_context
+            pair = [enter(Peer(running.port)) for _ in range(2)]
+            bullies = [enter(Peer(running.port)) for _ in range(30)]
+            running.observer = meter = Meter()
+            with mock.patch.object(running, "say"):  # there is no reader
+                for bully in bullies:
+                    bully.write(flood)
+                for i in range(5):
+                    talk(pair, str(i))
+                total = len(flood) * len(bullies)
+                wait_until(lambda: sum(map(sum, meter.turns)) > total)
+            running.observer = None
+            talk(pair, "still here")
+        self.assertLessEqual(max(map(sum, meter.turns)), server.RECV_SIZE)
+        self.assertGreater(max(map(len, meter.turns)), 10)
+
     def test_a_head_that_comes_byte_by_byte(self):
         # A user may send a thousand bytes behind a very long first line.
         query = b"a&" * 7500
@@ -254,9 +286,9 @@ class Stalls(unittest.TestCase):
         turns = []
         read = running.read
 
-        def timed(user):
+        def timed(user, most):
             begun = time.thread_time()
-            read(user)
+            read(user, most)
             turns.append(time.thread_time() - begun)
 
         with mock.patch.object(running, "read", timed):

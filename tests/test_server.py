@@ -703,7 +703,7 @@ class CommandLine(unittest.TestCase):
                 self.assertEqual(peer.receive_close().code, 1001)
             self.assertEqual(process.end(), 0)
             self.assertEqual(process.errors, [])
-            closed = "1006 closed with 1001 the room closes, hung up"
+            closed = "1006 closed with 1001 the room closes"
             words = [closed, "\\u738b bye", "my own handler"]
             self.assertEqual(process.lines[1:], words)
 
