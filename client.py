@@ -163,7 +163,7 @@ class Client:
     # ---- what a program calls ---------------------------------------------
 
     def connect(self) -> None:
-        """Connect, at most timeout seconds; run() does the handshake.
+        """Connect, and send the request; run() does the rest.
 
         If it fails, run() tells on_error, then on_close. ValueError: there
         is a connection already.
@@ -187,34 +187,6 @@ class Client:
         self.call("on_connect")
         if self.state is State.CONNECTING:  # The hook may have closed it.
             self.outbox += self.request()
-
-    def dial(self) -> socket.socket:
-        """Return a connected socket; OSError, ValueError.
-
-        Each address of the host has its timeout, and localhost is often two;
-        the look-up of the name may last longer.
-        """
-        place = self.address.name, self.address.port
-        return socket.create_connection(place, self.timeout)
-
-    def prepare(self, sock: socket.socket) -> socket.socket:
-        """Make a connected socket ready for the loop, with TLS for wss."""
-        if sys.platform != "win32" and sock.fileno() >= FD_SETSIZE:
-            raise OSError(errno.EMFILE, "more sockets than select() can watch")
-        # A small frame must not wait for the last one's acknowledgement.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not on Windows
-            # What waits shall wait in the outbox, where we see it go: the
-            # kernel may keep megabytes, and then a slow line looks dead.
-            option = socket.TCP_NOTSENT_LOWAT
-            sock.setsockopt(socket.IPPROTO_TCP, option, PIECE)
-        if self.address.secure:
-            context = self.ssl_context or ssl.create_default_context()
-            left = self.deadline - time.monotonic()
-            sock.settimeout(max(0.001, left))  # 0 would mean: do not block
-            sock = context.wrap_socket(sock, server_hostname=self.address.name)
-        sock.setblocking(False)
-        return sock
 
     def send(self, message: str | bytes) -> None:
         """Send str as text, bytes as binary; after close(): nothing.
@@ -261,6 +233,51 @@ class Client:
     def run(self) -> None:
         """Connect if that is still to be done; return when all is over."""
         run(self)
+
+    # ---- how it connects --------------------------------------------------
+
+    def dial(self) -> socket.socket:
+        """Return a connected socket; OSError, ValueError.
+
+        Each address of the host has its timeout, and localhost is often two;
+        the look-up of the name may last longer.
+        """
+        place = self.address.name, self.address.port
+        return socket.create_connection(place, self.timeout)
+
+    def prepare(self, sock: socket.socket) -> socket.socket:
+        """Make a connected socket ready for the loop, with TLS for wss."""
+        if sys.platform != "win32" and sock.fileno() >= FD_SETSIZE:
+            raise OSError(errno.EMFILE, "more sockets than select() can watch")
+        # A small frame must not wait for the last one's acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not on Windows
+            # What waits shall wait in the outbox, where we see it go: the
+            # kernel may keep megabytes, and then a slow line looks dead.
+            option = socket.TCP_NOTSENT_LOWAT
+            sock.setsockopt(socket.IPPROTO_TCP, option, PIECE)
+        if self.address.secure:
+            context = self.ssl_context or ssl.create_default_context()
+            left = self.deadline - time.monotonic()
+            sock.settimeout(max(0.001, left))  # 0 would mean: do not block
+            sock = context.wrap_socket(sock, server_hostname=self.address.name)
+        sock.setblocking(False)
+        return sock
+
+    def request(self) -> bytes:
+        """Return the bytes of the handshake, with a key of its own."""
+        self.key = self.make_key()
+        return handshake.request_head(
+            self.address.host, self.address.target, self.key, self.headers
+        )
+
+    def make_key(self) -> str:
+        """Return a Sec-WebSocket-Key: 16 random bytes in base64 (s4.1)."""
+        return base64.b64encode(self.random_bytes(16)).decode()
+
+    def random_bytes(self, size: int) -> bytes:
+        """Return bytes that nobody can guess."""
+        return secrets.token_bytes(size)
 
     # ---- what turn() asks and does ----------------------------------------
 
@@ -472,6 +489,10 @@ class Client:
     # ---- how it ends ------------------------------------------------------
     # The same words in server.py: close, finish, fail, end, drop.
 
+    def close_frame(self, code: int, reason: str = "") -> bytes:
+        """Return our Close; ValueError for what must not be sent."""
+        return codec.encode_close(code, reason, self.random_bytes(4))
+
     def end_of_stream(self) -> None:
         """Read no more; what waits for the server still goes out."""
         if self.state is State.CONNECTING:
@@ -556,25 +577,6 @@ class Client:
                 self.end(f"a bug in {hook}", error)
             elif hook not in ("on_error", "on_close"):  # Then it is over.
                 self.fault(error, CloseCode.INTERNAL_ERROR, f"a bug in {hook}")
-
-    def request(self) -> bytes:
-        """Return the bytes of the handshake, with a key of its own."""
-        self.key = self.make_key()
-        return handshake.request_head(
-            self.address.host, self.address.target, self.key, self.headers
-        )
-
-    def close_frame(self, code: int, reason: str = "") -> bytes:
-        """Return our Close; ValueError for what must not be sent."""
-        return codec.encode_close(code, reason, self.random_bytes(4))
-
-    def make_key(self) -> str:
-        """Return a Sec-WebSocket-Key: 16 random bytes in base64 (s4.1)."""
-        return base64.b64encode(self.random_bytes(16)).decode()
-
-    def random_bytes(self, size: int) -> bytes:
-        """Return bytes that nobody can guess."""
-        return secrets.token_bytes(size)
 
 
 # ---- the loop ---------------------------------------------------------------
@@ -1071,7 +1073,7 @@ PLAINLY = (
      "type an address, as ws://127.0.0.1:9000/"),
     (r"unrecognized arguments: (-[^= ]+).*", r"there is no option \1"),
     (r"unrecognized arguments: (.*)", r"one address is enough: \1"),
-    (r"argument (\S+): invalid \w+ value: (.*)", r"\1 is a number, not \2"),
+    (r"argument (\S+): invalid \w+ value: (.*)", r"\1 wants a number, not \2"),
     (r"argument (\S+): expected one argument", r"\1 wants something behind it"),
     (r"argument (\S+): ignored .*", r"\1 stands alone"),
     (r"argument (\S+): ", r"\1: "),
