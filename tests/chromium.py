@@ -99,7 +99,8 @@ class Connection:
     def close(self):
         self.client.close()
         turn([self.client])
-        self.client.gone("the browser takes seconds to hang up")
+        self.client.end("the browser takes seconds to hang up")
+        turn([self.client])
 
 
 class Browser:
