@@ -44,10 +44,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-breakpad",
-    # Tabs in the background must count their seconds as well.
-    "--disable-background-timer-throttling",
-    "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows",
     "--remote-debugging-port=0",
 )
 # A proxy from the environment is not for 127.0.0.1.
@@ -291,6 +287,24 @@ class Tab:
             deviceScaleFactor=1,
             mobile=False,
         )
+
+    def sleep(self):
+        """Minimise the window and stop all timers, as browsers do in time."""
+        self.call("Emulation.setFocusEmulationEnabled", enabled=False)
+        self.set_window("minimized")
+        self.wait_for("document.hidden")
+        self.call("Page.setWebLifecycleState", state="frozen")
+
+    def wake(self):
+        """Show the window again, with all its timers."""
+        self.call("Page.setWebLifecycleState", state="active")
+        self.set_window("normal")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
+
+    def set_window(self, state):
+        window = self.call("Browser.getWindowForTarget")["windowId"]
+        bounds = {"windowState": state}
+        self.call("Browser.setWindowBounds", windowId=window, bounds=bounds)
 
     def color_scheme(self, scheme):
         """Prefer "light" or "dark"."""
