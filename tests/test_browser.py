@@ -6,17 +6,25 @@ where the environment variable CI is set.
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import json
 import os
+import shutil
 import signal
+import socket
 import struct
 import tempfile
+import threading
+import time
 import unittest
 import zlib
 from pathlib import Path
 from urllib.parse import quote
 
+from server import ChatRoom, Server
 from tests import chromium
-from tests.support import ROOT, Peer, Process
+from tests.support import DEADLINE, ROOT, Peer, Process, serving, wait_until
 
 PAGE = ROOT / "client.html"
 NO_BROWSER = (
@@ -30,6 +38,7 @@ FORBIDDEN = (
     "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write",
     "eval(", "<script ", "stylesheet", "@import", "url(",
 )  # fmt: skip
+HALF = "\ud83d"  # the first half of an emoji: no text, but a browser has it
 HEADS = {
     "image/jpeg": b"\xff\xd8\xff\xe0",
     "image/gif": b"GIF89a",
@@ -43,6 +52,17 @@ TEXTS = """[...document.querySelectorAll('#messages .text')]
     .map(element => element.textContent)"""
 STATE = "document.getElementById('state').textContent"
 COUNTDOWN = "document.getElementById('countdown').textContent"
+TEXT = "document.getElementById('text').value"
+PEOPLE = """[...document.querySelectorAll('#people li')]
+    .filter(item => item.checkVisibility()).map(item => item.innerText)"""
+# What the page sees when the computer has slept for ten minutes.
+CLOCK_JUMPS = "(now => Date.now = () => now() + 600000)(Date.now)"
+NO_TICKS = "window.setInterval = () => 0"
+# Keeps in seen what the countdown says, one after the other.
+WATCH_COUNTDOWN = """window.seen = [];
+    (element => new MutationObserver(() => seen.push(element.textContent))
+    .observe(element, {childList: true}))(document.getElementById('countdown'))
+    """
 # The lowest contrast of any text with what is behind it (WCAG 2).
 CONTRAST = """(() => {
   const parse = color => color.match(/[\\d.]+/g).map(Number);
@@ -120,14 +140,23 @@ def tearDownModule():
 
 
 class BrowserTest(unittest.TestCase):
-    """A running room, and tabs whose console must stay clean."""
+    """A running server, and tabs whose console must stay clean."""
 
     def setUp(self):
-        self.process = Process("0")
-        self.addCleanup(self.process.__exit__)
-        self.port = self.process.port
         self.tabs = []
         self.console_may_complain = False
+        self.start()
+
+    def start(self):
+        """Start a server; from now on pages and peers go there."""
+        running = serving(self.make_server())
+        self.port = running.__enter__().port
+        self.addCleanup(running.__exit__, None, None, None)
+
+    def make_server(self):
+        room = ChatRoom(port=0)
+        room.diary = lambda text: None  # not between the dots of unittest
+        return room
 
     def tearDown(self):
         for tab in self.tabs:
@@ -178,15 +207,35 @@ class BrowserTest(unittest.TestCase):
     def click(self, tab, button):
         tab.run("id => document.getElementById(id).click()", button)
 
+    def sleep_long(self, tab):
+        """Ten minutes pass for the page; then the network is there again."""
+        tab.run(CLOCK_JUMPS)
+        tab.run("window.dispatchEvent(new Event('online'))")
+
+    def put(self, tab, field, text):
+        """Put a text into a field that is too long or odd to be typed."""
+        tab.run(
+            """(field, text) => {
+            const element = document.getElementById(field);
+            element.value = text;
+            element.focus(); }""",
+            field,
+            text,
+        )
+
+    def choose_file(self, tab, data):
+        """Choose a file with these bytes."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        file = Path(folder, "file")
+        file.write_bytes(data)
+        tab.choose_file("#file", file)
+
     def wait_for_entry(self, tab, kind, text, number=1):
         tab.wait_for(f"(...all) => ({FIND})(...all) === {number}", kind, text)
 
     def code(self, tab):
         return tab.run(f"{STATE}.match(/#(\\d+)/)[1]")
-
-    def stop_server(self):
-        self.console_may_complain = True  # about every vain attempt
-        self.process.signal(signal.SIGTERM)
 
 
 class ConversationTest(BrowserTest):
@@ -205,8 +254,10 @@ class ConversationTest(BrowserTest):
         codes = {"Ana": self.code(ana), "Bo": self.code(bo)}
         self.wait_for_entry(ana, "notice", f"Bo #{codes['Bo']} came.")
         for tab in (ana, bo):
-            tab.wait_for("document.querySelectorAll('#people li').length === 3")
-            people = tab.run("document.getElementById('people').innerText")
+            tab.wait_for(f"({PEOPLE}).length === 3")
+            people = str(tab.run(PEOPLE))
+            here = tab.run("document.querySelector('h2').textContent")
+            self.assertEqual(here, "Here: 3")
             for name, code in codes.items():
                 self.assertIn(f"{name} #{code}", people)
 
@@ -223,30 +274,38 @@ class ConversationTest(BrowserTest):
             self.wait_for_entry(tab, "whisper", "whispers to Ana")
         self.assertEqual(other.receive_json()["nrong"], "all again")
 
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "picture.png")
-            file.write_bytes(make_png())
-            ana.choose_file("#file", file)
-            for tab in (ana, bo):
-                self.wait_for_entry(tab, "binary", "image/png")
-                tab.wait_for("document.querySelector('img').naturalWidth === 3")
+        # A file is for everyone, whoever is chosen.
+        ana.run("code => chooseReceiver(code)", codes["Bo"])
+        self.choose_file(ana, make_png())
+        for tab in (ana, bo):
+            self.wait_for_entry(tab, "binary", "image/png")
+            tab.wait_for("document.querySelector('img').naturalWidth === 3")
+        who = other.receive_json()
+        self.assertEqual(who["code"], codes["Ana"])
+        size = len(make_png())
+        self.assertEqual(
+            who["nrong"], f"sends everyone a picture, {size} bytes:"
+        )
         self.assertEqual(other.receive(), make_png())
 
         # Ana is writing to Bo while he leaves.
-        ana.run("code => chooseReceiver(code)", codes["Bo"])
         self.tabs.remove(bo)
         self.assertEqual(bo.errors, [])
         bo.close()
         self.wait_for_entry(ana, "notice", f"Bo #{codes['Bo']} left.")
-        people = ana.run("document.getElementById('people').innerText")
-        self.assertNotIn("Bo", people)
+        self.assertNotIn("Bo", str(ana.run(PEOPLE)))
         # What was meant for Bo does not go to everyone.
         self.assertEqual(ana.run("document.getElementById('to').value"), "")
         ana.type("dear Bo")
         ana.press("Enter")
-        self.assertEqual(
-            ana.run("document.getElementById('text').value"), "dear Bo"
+        self.assertEqual(ana.run(TEXT), "dear Bo")
+
+    def type_address(self, tab, port):
+        tab.run(
+            """document.getElementById('setup').open = true;
+            document.getElementById('address').select()"""
         )
+        tab.type(f"ws://127.0.0.1:{port}/")
 
     def test_wrong_address_from_disk(self):
         tab = browser.open(
@@ -260,11 +319,22 @@ class ConversationTest(BrowserTest):
             tab.run("document.getElementById('address').defaultValue"),
             "ws://127.0.0.1:9000/",
         )
-        tab.run("document.getElementById('address').select()")
-        tab.type(f"ws://127.0.0.1:{self.port}/")
+        self.type_address(tab, self.port)
         self.click(tab, "connect")
         tab.wait_for(f"{STATE}.startsWith('Open')")
         self.assertEqual(tab.run(COUNTDOWN), "")
+
+    def test_another_address_while_open(self):
+        ana = self.open("Ana", disk=True)
+        peer = self.peer("Bo")
+        self.start()
+        other = self.peer("Cyd")
+        self.type_address(ana, self.port)
+        ana.press("Enter")
+        self.assertEqual(peer.receive_json()["type"], "rmove")
+        self.assertEqual(other.receive_json()["name"], "Ana")
+        ana.wait_for(f"({PEOPLE}).join().includes('Cyd')")
+        self.assertNotIn("Bo", str(ana.run(PEOPLE)))
 
     def test_a_new_name(self):
         ana, bo = self.open("Ana"), self.open("Bo")
@@ -272,12 +342,54 @@ class ConversationTest(BrowserTest):
             """document.getElementById('setup').open = true;
             document.getElementById('name').select()"""
         )
-        bo.type("Bobby")
+        bo.type("  Bobby")  # without the blanks, decides the room
         bo.press("Enter")
         for tab in (ana, bo):
             self.wait_for_entry(tab, "notice", "is now called Bobby")
-            tab.wait_for("document.querySelectorAll('#people li').length === 2")
+            tab.wait_for(f"({PEOPLE}).length === 2")
         bo.wait_for(f"{STATE}.includes('You are Bobby')")
+        name = bo.run("document.getElementById('name').value")
+        self.assertEqual(name, "Bobby")
+
+    def test_the_name_comes_first(self):
+        """Who has not pressed Join cannot speak; the cursor stands there."""
+        bo = self.peer("Bo")
+        ana = self.open()
+        for button in ("send", "choose-file", "three", "long"):
+            self.assertTrue(
+                ana.run("id => document.getElementById(id).disabled", button)
+            )
+        self.say(ana, "Hello")
+        ana.run("document.getElementById('name').focus()")
+        self.join(ana, "Ana")
+        self.assertEqual(ana.run(TEXT), "Hello")
+        ana.press("Enter")
+        self.assertEqual(bo.receive_json()["name"], "Ana")
+        self.assertEqual(bo.receive_json()["nrong"], "Hello")
+
+    def test_half_an_emoji(self):
+        """It is no text, and would throw at each attempt to send it."""
+        ana, bo = self.open(), self.peer("Bo")
+        self.put(ana, "name", "Ana" + HALF)
+        ana.press("Enter")
+        ana.wait_for(f"{STATE}.startsWith('Open. You are Ana\ufffd')")
+        self.put(ana, "text", "half" + HALF)
+        ana.press("Enter")
+        self.wait_for_entry(ana, "chat", "half\ufffd")
+        self.assertEqual(bo.receive_json()["name"], "Ana\ufffd")
+        ana.reload()
+        ana.wait_for(f"{STATE}.startsWith('Open. You are Ana\ufffd')")
+
+    def test_behind_a_proxy(self):
+        """It gives the room a place below its own, as in a company."""
+        proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+        proxy.room = self.port
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        self.addCleanup(proxy.server_close)
+        self.addCleanup(proxy.shutdown)
+        tab = browser.open(f"http://127.0.0.1:{proxy.server_port}/chat/?a#b")
+        self.tabs.append(tab)
+        self.join(tab, "Ana")
 
     def test_by_keyboard_alone(self):
         tab = self.open("Ana")
@@ -295,6 +407,38 @@ class ConversationTest(BrowserTest):
         self.wait_for_entry(tab, "chat", "3 of 3")
 
 
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """A reverse proxy: below /chat/ it passes all on to the room."""
+
+    def do_GET(self):
+        path = self.path[len("/chat") :]
+        if not self.path.startswith("/chat/"):
+            self.send_error(404)
+            return
+        room = socket.create_connection(("127.0.0.1", self.server.room))
+        with room:
+            head = f"GET {path} HTTP/1.1\n{self.headers}"
+            room.sendall(head.replace("\n", "\r\n").encode())
+            back = threading.Thread(target=self.pipe, args=(room, self.request))
+            back.start()
+            self.pipe(self.request, room)
+            back.join(DEADLINE)
+        self.close_connection = True
+
+    def pipe(self, source, target):
+        """Pass on all bytes of one direction, and its end."""
+        with contextlib.suppress(OSError):
+            while True:
+                data = source.recv(65536)
+                if not data:
+                    break
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def log_message(self, *_):
+        pass
+
+
 class ForeignTest(BrowserTest):
     """What others send is shown, and does nothing."""
 
@@ -304,34 +448,15 @@ class ForeignTest(BrowserTest):
         eve.send("nr=" + quote(MARKUP) + "&key=all")
         eve.send("nr=" + quote(MARKUP) + "&key=" + self.code(ana))
         eve.send(MARKUP)
-        eve.send('{"type": "add", "name": "%s", "code": "%s", "time": "%s"}' % (
-            (MARKUP,) * 3
-        ))  # fmt: skip
         self.wait_for_entry(ana, "chat", MARKUP)
         self.wait_for_entry(ana, "whisper", MARKUP)
         self.wait_for_entry(ana, "raw", MARKUP)
         self.wait_for_entry(ana, "notice", MARKUP[:20] + " #")
-        self.wait_for_entry(ana, "notice", MARKUP)
         self.assertEqual(ana.run("document.images.length"), 0)
         self.assertEqual(ana.run("typeof hacked"), "undefined")
         self.assertEqual(
             ana.run("document.querySelector('.text:not([dir=auto])')"), None
         )
-
-    def test_what_is_not_the_rooms_is_shown_as_it_came(self):
-        ana = self.open("Ana")
-        bo = self.peer()
-        raw = [
-            "just a text", "", "42", "null", "[]", '{"type": "add"}',
-            '{"nrong": 1, "code": "1", "code1": "all", "time": ""}',
-            '{"type": "madd", "name": "x", "code": "9", "time": "",'
-            ' "users": [null]}',
-            '{"type": "rmove", "nrong": {}, "time": ""}',
-        ]  # fmt: skip
-        for message in raw:
-            bo.send(message)
-        self.wait_for_entry(ana, "raw", "", len(raw))
-        self.assertEqual(ana.run(TEXTS), raw)
 
     def test_binary(self):
         ana = self.open("Ana")
@@ -385,6 +510,65 @@ class ForeignTest(BrowserTest):
         )
 
 
+class RelayTest(BrowserTest):
+    """A server that is not the room: all get what one sends, as it came."""
+
+    def make_server(self):
+        return Server(port=0)
+
+    def test_it_can_be_used(self):
+        """Join is never answered, and yet one can speak then."""
+        ana = self.open()
+        ana.type("Ana")
+        ana.press("Enter")
+        ana.wait_for(f"{STATE} === 'Open. Your name was sent.'")
+        self.say(ana, "Hello")
+        self.wait_for_entry(ana, "raw", "nr=Hello&key=all")
+
+    def test_what_is_not_the_rooms_is_shown_as_it_came(self):
+        ana = self.open()
+        bo = self.peer()
+        raw = [
+            "just a text", "", "42", "null", "[]", '{"type": "add"}',
+            '{"nrong": 1, "code": "1", "code1": "all", "time": ""}',
+            '{"nrong": "x", "code": true, "code1": "all", "time": ""}',
+            '{"type": "madd", "name": "x", "code": "9", "time": "",'
+            ' "users": [null]}',
+            '{"type": "rmove", "nrong": {}, "time": ""}',
+        ]  # fmt: skip
+        for message in raw:
+            bo.send(message)
+        self.wait_for_entry(ana, "raw", "", len(raw))
+        self.assertEqual(ana.run(TEXTS), raw)
+
+    def test_markup_in_the_rooms_words(self):
+        ana = self.open()
+        fields = {"name": MARKUP, "code": MARKUP, "time": MARKUP}
+        self.peer().send(json.dumps({"type": "add", **fields}))
+        self.wait_for_entry(ana, "notice", MARKUP)
+        self.assertEqual(ana.run("document.images.length"), 0)
+        self.assertEqual(ana.run("typeof hacked"), "undefined")
+
+    def test_the_room_speaks(self):
+        """In nobody's name: its "code" is false; and it may speak to one."""
+        ana, bo = self.open(), self.peer()
+        own = {"code": "7", "name": "Ana", "time": "11:22:33"}
+        ana.type("Ana")
+        ana.press("Enter")
+        bo.send(json.dumps({"type": "madd", **own, "users": [own]}))
+        ana.wait_for(f"{STATE}.startsWith('Open. You are Ana #7')")
+        self.say(ana, "psst")
+        said = {"nrong": "Hello", "code": False, "time": "11:22:33"}
+        bo.send(json.dumps({**said, "code1": "all"}))
+        self.wait_for_entry(ana, "chat", "The room · 11:22:33Hello")
+        self.wait_for_entry(ana, "notice", "This did not come back", 0)
+        # To her alone: it could not pass on what she said.
+        bo.send(json.dumps({**said, "code1": "9"}))
+        whisper = "The room whispers to you only · 11:22:33Hello"
+        self.wait_for_entry(ana, "whisper", whisper)
+        self.wait_for_entry(ana, "notice", "This did not come back: perhaps")
+
+
 class ExperimentTest(BrowserTest):
     def test_three_at_once(self):
         ana, bo = self.open("Ana"), self.open("Bo")
@@ -404,6 +588,24 @@ class ExperimentTest(BrowserTest):
 
 
 class StateTest(BrowserTest):
+    """What becomes of the connection; the room is a process of its own."""
+
+    def start(self, *options):
+        self.process = Process("0", *options)
+        self.addCleanup(self.process.__exit__)
+        self.port = self.process.port
+
+    def stop_server(self):
+        self.console_may_complain = True  # about every vain attempt
+        self.process.signal(signal.SIGTERM)
+
+    def restart_server(self):
+        """Stop it, and start one where the old one was."""
+        self.stop_server()
+        self.process.end()  # or its port would still be taken
+        self.process = Process(str(self.port))
+        self.addCleanup(self.process.__exit__)
+
     def test_the_server_stops_and_comes_back(self):
         ana = self.open("Ana")
         self.stop_server()
@@ -416,6 +618,7 @@ class StateTest(BrowserTest):
         self.assertTrue(ana.run("document.getElementById('send').disabled"))
         ana.type("written meanwhile")
         ana.press("Enter")
+        self.sleep_long(ana)
         ana.wait_for(
             f"{COUNTDOWN} === 'Trying again in 4 s.'"
             f" && {STATE}.includes('code 1006')"
@@ -453,14 +656,112 @@ class StateTest(BrowserTest):
             code,
         )
 
-    def test_too_big_a_file_says_why(self):
+    def test_a_tab_that_slept_connects_at_once(self):
+        """Its countdown goes on by the clock; old ticks are not made up."""
         ana = self.open("Ana")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "big.bin")
-            file.write_bytes(bytes(2 * 2**20))
-            ana.choose_file("#file", file)
-            self.wait_for_entry(ana, "notice", "Closed: code 1009")
-        self.wait_for_entry(ana, "notice", "1048576 bytes")
+        ana.run(WATCH_COUNTDOWN)
+        self.stop_server()
+        ana.wait_for(f"{COUNTDOWN} === 'Trying again in 2 s.'")
+        ana.sleep()
+        due = time.monotonic() + 2.1
+        self.restart_server()
+        wait_until(lambda: time.monotonic() > due, "the end of the countdown")
+        ana.wake()
+        ana.wait_for(f"{STATE}.startsWith('Open. You are Ana')")
+        self.assertNotIn("Trying again in 1 s.", ana.run("seen"))
+
+    def test_it_looks_at_the_clock_when_something_wakes_it(self):
+        """Even if no tick of its own ever comes: each time it tries again."""
+        ana = self.open("Ana", before=NO_TICKS)
+        self.stop_server()
+        ana.wait_for(f"{COUNTDOWN} === 'Trying again in 2 s.'")
+        for target, wake, seconds in (
+            ("document", "visibilitychange", 4),
+            ("window", "online", 8),
+            ("window", "pageshow", 16),
+        ):
+            with self.subTest(wake):
+                ana.run(CLOCK_JUMPS)
+                ana.run(f"{target}.dispatchEvent(new Event('{wake}'))")
+                ana.wait_for(f"{COUNTDOWN} === 'Trying again in {seconds} s.'")
+
+    @unittest.skipUnless(hasattr(signal, "SIGSTOP"), "no SIGSTOP here")
+    def test_what_nobody_heard_is_not_lost(self):
+        """A server that sleeps: the kernel takes a text, nobody reads it."""
+        ana = self.open("Ana")
+        self.process.signal(signal.SIGSTOP)
+        self.say(ana, "Are you there?")
+        self.assertEqual(ana.run(TEXT), "")
+        self.sleep_long(ana)
+        ana.wait_for(f"{COUNTDOWN}.startsWith('Sent, but not answered for 6')")
+        self.process.signal(signal.SIGCONT)
+        self.wait_for_entry(ana, "chat", "Are you there?")
+        ana.wait_for(f"{COUNTDOWN} === ''")
+
+        self.process.signal(signal.SIGSTOP)
+        self.say(ana, "And now?")
+        ana.run("for (let i = 0; i < 15; i += 1) say('x'.repeat(1000000))")
+        self.sleep_long(ana)
+        ana.wait_for(f"{COUNTDOWN}.startsWith('Not sent for 6')")
+        self.console_may_complain = True
+        self.process.signal(signal.SIGKILL)
+        self.wait_for_entry(ana, "notice", "This did not come back", 16)
+        self.click(ana, "disconnect")
+        self.sleep_long(ana)
+        self.assertEqual(ana.run(COUNTDOWN), "")
+        self.put(ana, "text", "Oh. ")
+        self.click_put_back(ana)
+        self.assertEqual(ana.run(TEXT), "Oh. And now?")
+
+    def click_put_back(self, tab):
+        tab.run("document.querySelector('#messages button').click()")
+
+    def test_too_long_a_text_stays(self):
+        """An "ä" is six bytes there: %C3%A4."""
+        ana = self.open("Ana")
+        text = "ä" * 2**18
+        self.put(ana, "text", text)
+        ana.press("Enter")
+        self.wait_for_entry(ana, "notice", "Not sent: it has 1,572,875 bytes")
+        self.assertEqual(ana.run(TEXT), text)
+        self.put(ana, "text", "x" * 1000000)
+        ana.press("Enter")
+        self.wait_for_entry(ana, "chat", "1,000,000 characters")
+        self.assertEqual(ana.run(TEXT), "")
+
+    def test_too_long_for_this_room(self):
+        """It takes less than others: 1009, but the text is not lost."""
+        self.start("--max-message", "1000")
+        ana = self.open("Ana")
+        self.say(ana, "ä" * 200)
+        self.wait_for_entry(ana, "notice", "Closed: code 1009")
+        self.wait_for_entry(ana, "notice", "1000 bytes")
+        self.wait_for_entry(ana, "notice", "This did not come back")
+        self.click_put_back(ana)
+        self.assertEqual(ana.run(TEXT), "ä" * 200)
+
+    def test_nobody_to_whisper_to(self):
+        """The room says so, in its own name, and the text is not lost."""
+        ana = self.open("Ana")
+        ana.run("addPerson('77', 'Who has left')")
+        self.say(ana, "psst", "77")
+        said = "There is nobody with the code 77 here."
+        self.wait_for_entry(ana, "whisper", "The room whispers to you only")
+        self.wait_for_entry(ana, "whisper", said)
+        self.wait_for_entry(ana, "notice", "This did not come back")
+        # What was meant for one must not go to all.
+        ana.run("chooseReceiver('all')")
+        self.click_put_back(ana)
+        self.assertEqual(ana.run(TEXT), "psst")
+        self.assertEqual(ana.run("document.getElementById('to').value"), "")
+
+    def test_too_big_a_file(self):
+        ana = self.open("Ana")
+        self.choose_file(ana, bytes(2**20 + 1))
+        self.wait_for_entry(ana, "notice", "Not sent: it has 1,048,577 bytes")
+        self.choose_file(ana, bytes(2**20))
+        self.wait_for_entry(ana, "chat", "sends everyone a file, 1,048,576")
+        self.wait_for_entry(ana, "binary", "1,048,576 bytes. Save it")
 
 
 class LooksTest(BrowserTest):
