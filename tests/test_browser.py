@@ -367,6 +367,27 @@ class ConversationTest(BrowserTest):
         self.assertEqual(bo.receive_json()["name"], "Ana")
         self.assertEqual(bo.receive_json()["nrong"], "Hello")
 
+    def test_you_stand_at_the_top_of_a_list_that_can_be_searched(self):
+        peers = [self.peer(f"Person {letter}") for letter in "ABCDEFGH"]
+        ana = self.open("Ana", width=360, height=640)
+        peers[0].receive_json()
+        ana.wait_for(f"({PEOPLE}).length === 9")
+        you = f"Ana #{self.code(ana)} (you)"
+        self.assertEqual(ana.run(PEOPLE)[0], you)
+        self.assertEqual(ana.run(OUTSIDE), [])
+        self.assertTrue(ana.run(NAMES_ARE_SEEN))
+        for sought, found in (("son f", 1), ("PERSON", 8), (you[:6], 1)):
+            with self.subTest(sought):
+                ana.run("document.getElementById('find').select()")
+                ana.type(sought)
+                self.assertEqual(len(ana.run(PEOPLE)), found)
+        # With fewer people there is nothing to search, and nobody hidden.
+        peers[0].close()
+        ana.wait_for(f"({PEOPLE}).length === 8")
+        self.assertFalse(
+            ana.run("document.getElementById('find').checkVisibility()")
+        )
+
     def test_half_an_emoji(self):
         """It is no text, and would throw at each attempt to send it."""
         ana, bo = self.open(), self.peer("Bo")
