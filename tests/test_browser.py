@@ -796,6 +796,16 @@ class LooksTest(BrowserTest):
         source = PAGE.read_text("utf-8")
         self.assertEqual([w for w in FORBIDDEN if w in source], [])
 
+    def test_all_of_it_is_in_a_landmark(self):
+        """So a screen reader can jump there."""
+        ana = self.open("Ana")
+        nodes = ana.call("Accessibility.getFullAXTree")["nodes"]
+        roles = [node["role"]["value"] for node in nodes if "role" in node]
+        self.assertEqual(roles.count("main"), 1)
+        outside = """[...document.body.children].map(element =>
+            element.tagName).filter(name => name !== 'SCRIPT')"""
+        self.assertEqual(ana.run(outside), ["HEADER", "MAIN"])
+
     def test_large_letters_and_contrast(self):
         ana = self.open("Ana")
         bo = self.peer("Bo")
