@@ -38,11 +38,14 @@ EXTRA_HEADERS = {
 # Everything before the empty line. Browsers send about 500 bytes, and
 # cookies for 127.0.0.1, from all its ports, a few thousand more.
 MAX_HEAD = 16 * 1024
+MAX_FIELDS = 100  # header lines; fields in a query. Each costs a regex.
 MAX_INTERIM = 10  # responses like "103 Early Hints" before the final one
 
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) ([!-~]+) HTTP/(1\.[0-9])")
 # RFC 6455 s4.2.1: a path, or a whole address; then perhaps a query.
-TARGET = re.compile(r"(?:(?i:https?)://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?")
+TARGET = re.compile(r"(?:(?i:https?)://([^/?#]+))?(/[^?#]*)?(?:\?([^#]*))?")
+# RFC 9110 s7.2: a name or an address, and perhaps a port.
+HOST = re.compile(r"(?:\[[\da-fA-F:.]+\]|[\w.~!$&'()*+,;=%-]+)(?::\d*)?", re.A)
 # An answer in HTTP/1.0 may refuse, but not say 101: see the (?! 101).
 STATUS_LINE = re.compile(r"HTTP/1\.(?:1|0(?! 101)) ([0-9]{3})(?: |$)(.*)")
 # A token, a colon without a space before it, a value without controls.
@@ -111,13 +114,18 @@ class Headers(Mapping[str, str]):
 
 
 class Request(NamedTuple):
-    """What a client asked for; path and query are percent-decoded."""
+    """What a client asked for; the path is percent-decoded."""
 
     method: str
     path: str
-    query: dict[str, str]
+    query_string: str  # as it came
     version: str  # of HTTP: "1.1"
     headers: Headers
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The fields of the query, decoded when somebody asks for them."""
+        return dict(parse_qsl(self.query_string, keep_blank_values=True))
 
 
 class Response(NamedTuple):
@@ -150,12 +158,17 @@ def take_request(received: bytes) -> tuple[Request, bytes] | None:
     if not taken:
         return None
     first, lines, rest = taken
-    method, path, query, version = match_request_line(first)
+    method, host, path, query, version = match_request_line(first)
     headers = parse_header_lines(lines)
-    if version == "1.1" and not headers.get("Host"):
+    if version != "1.0" and not headers.get("Host"):
         raise HandshakeError(400, "The Host header is missing.")
-    fields = dict(parse_qsl(query, keep_blank_values=True))
-    return Request(method, unquote(path), fields, version, headers), rest
+    if host:  # RFC 9112 s3.2.2: it counts, and not the header.
+        headers.fields["host"] = [host]
+    if not HOST.fullmatch(headers.get("Host", "any")):
+        raise HandshakeError(400, "The Host header is not a host.")
+    if not re.fullmatch("[0-9]+", headers.get("Content-Length", "0")):
+        raise HandshakeError(400, "The Content-Length is not a number.")
+    return Request(method, unquote(path), query, version, headers), rest
 
 
 def take_head(received: bytes) -> tuple[str, list[str], bytes] | None:
@@ -169,6 +182,8 @@ def take_head(received: bytes) -> tuple[str, list[str], bytes] | None:
     # Without its end, the last three bytes may belong to the empty line.
     if len(head) > (MAX_HEAD if end else MAX_HEAD + 3):
         raise HandshakeError(431, f"A head has at most {MAX_HEAD} bytes.")
+    if head.count(b"\n") > MAX_FIELDS:
+        raise HandshakeError(431, f"A head has at most {MAX_FIELDS} lines.")
     if not end:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
@@ -187,8 +202,8 @@ def check_beginning(received: bytes) -> None:
         match_request_line(first[:-1].decode("latin-1"))
 
 
-def match_request_line(line: str) -> tuple[str, str, str, str]:
-    """Return (method, path, query, HTTP version) of "GET /?a=b HTTP/1.1"."""
+def match_request_line(line: str) -> tuple[str, str, str, str, str]:
+    """Return (method, host, path, query, version) of "GET /?a=b HTTP/1.1"."""
     match = REQUEST_LINE.fullmatch(line)
     if not match:
         raise HandshakeError(400, "That is not a request line of HTTP/1.1.")
@@ -198,8 +213,10 @@ def match_request_line(line: str) -> tuple[str, str, str, str]:
     match = TARGET.fullmatch(target)
     if not match:
         raise HandshakeError(400, "The address is not a path like /chat?a=b.")
-    path, query = match.groups()
-    return method, path or "/", query or "", version
+    host, path, query = match.groups("")
+    if query.count("&") >= MAX_FIELDS:
+        raise HandshakeError(400, f"A query has at most {MAX_FIELDS} fields.")
+    return method, host, path or "/", query, version
 
 
 def parse_header_lines(lines: Sequence[str]) -> Headers:
@@ -236,8 +253,8 @@ def check_upgrade(request: Request) -> None:
     version = headers.get("Sec-WebSocket-Version")
     if request.method != "GET":
         raise HandshakeError(405, f"The method is {request.method}, not GET.")
-    if request.version != "1.1":
-        raise HandshakeError(400, f"HTTP/{request.version} is not HTTP/1.1.")
+    if request.version == "1.0":
+        raise HandshakeError(400, "HTTP/1.0 is not HTTP/1.1.")
     if "websocket" not in tokens(headers.get("Upgrade", "")):
         raise HandshakeError(400, "The header Upgrade: websocket is missing.")
     if "upgrade" not in tokens(headers.get("Connection", "")):
@@ -261,13 +278,13 @@ def check_origin(
     Browsers let any page connect to any server and only tell it where the
     page came from: every site that a student visits could join the room.
 
-    allowed: as normalise_origin() returns them; with none named, "null" may
-    (a page from disk, or one that hides). own_names: of this machine, in
-    lower case. A foreign name that leads here would pass where only Host
-    and Origin are compared (DNS rebinding).
+    allowed: as normalise_origin() returns them ("null": a page from disk,
+    or one that hides). own_names: of this machine, in lower case. A foreign
+    name that leads here would pass where only Host and Origin are compared
+    (DNS rebinding).
     """
     origin = request.headers.get("Origin")
-    if origin is None or origin.lower() in (allowed or ("null",)):
+    if origin is None or origin.lower() in allowed:
         return
     page = ORIGIN.fullmatch(origin.lower())
     host = ORIGIN.fullmatch("http://" + request.headers["Host"].lower())
@@ -275,7 +292,8 @@ def check_origin(
     if page and host and page.groups("80") == host.groups("80"):
         if ADDRESS.fullmatch(page[2]) or page[2] in own_names:
             return
-    raise HandshakeError(403, f"Pages from {origin} may not connect.")
+    named = f"unless it is started with --origin {origin}"
+    raise HandshakeError(403, f"Pages from {origin} may not connect, {named}.")
 
 
 def normalise_origin(text: str) -> str:
@@ -332,15 +350,15 @@ def end_head(lines: Sequence[str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def refusal(error: HandshakeError, request: Request | None, date: str) -> bytes:
+def refusal(error: HandshakeError, head_only: bool, date: str) -> bytes:
     """Return the HTTP answer that refuses, with one sentence in its body.
 
-    request: as far as it is known, as the answer to a HEAD has no body.
+    head_only: the answer to a HEAD has no body.
     """
     body = (error.reason + "\n").encode("ascii", "backslashreplace")
     extra = EXTRA_HEADERS.get(error.status, ())
     head = http_head(error.status, "text/plain", len(body), date, extra)
-    return head if request and request.method == "HEAD" else head + body
+    return head if head_only else head + body
 
 
 def http_head(

@@ -41,7 +41,8 @@ from handshake import HandshakeError, Request
 
 Block = Union[bytes, memoryview]  # what goes out together: frames, or HTTP
 
-PAGE = os.path.join(os.path.dirname(__file__), "client.html")
+# Beside the file itself, also where a symbolic link was started.
+PAGE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "client.html")
 
 # Bytes that one turn reads. They may be 5,000 frames: a tenth of a second.
 RECV_SIZE = 32 * 1024
@@ -127,7 +128,9 @@ class Server:
         ping_interval: float = PING_INTERVAL,
         recv_size: int = RECV_SIZE,
     ) -> None:
-        self.origins = origins
+        if isinstance(origins, str):
+            raise TypeError("origins is a list of origins, not one of them")
+        self.origins = {handshake.normalise_origin(each) for each in origins}
         self.max_message = max_message
         self.max_backlog = max_backlog
         self.ping_interval = ping_interval
@@ -148,6 +151,9 @@ class Server:
         self.stop_at = 0.0  # when stopping
         self.listener: socket.socket | None = listen(host, port)
         self.host, self.port = self.listener.getsockname()[:2]
+        if not origins and is_loopback(self.host):
+            # A page from disk, perhaps. From elsewhere it could be anybody's.
+            self.origins.add("null")
         self.own_names = own_names()
         self.places = count_places(self.listener)
         keep_memory()
@@ -351,7 +357,6 @@ class Server:
         if not taken:
             return
         request, rest = taken
-        user.head = b""
         user.request = request
         if not handshake.wants_websocket(request):
             self.finish(user, page(request))  # a browser fetches the page
@@ -364,6 +369,7 @@ class Server:
         # First the 101, then the flag: nothing said to all may go before it.
         self.queue(user, handshake.switching_protocols(request))
         user.handshaken = True
+        user.head = b""
         self.restart_deadline(user)
         self.on_open(user)
         if rest:
@@ -581,6 +587,9 @@ class Server:
         del self.users[user.key]
         self.unsent.discard(user)
         user.closing = True  # A hook may still know it: nothing is queued.
+        with contextlib.suppress(OSError):
+            # close() alone would wait for a child process that has it, too.
+            user.socket.shutdown(socket.SHUT_RDWR)
         user.socket.close()
         self.notify("left", user, user.why)
         if user.code == CloseCode.ABNORMAL:
@@ -588,7 +597,8 @@ class Server:
             if user.error:  # Who said Close has left in order all the same.
                 self.guard(user, self.on_error, user.error)
         if user.handshaken:
-            self.guard(user, self.on_close, user.code, user.reason)
+            # Not guarded: behind on_close comes no on_error.
+            self.attempt(self.on_close, user, user.code, user.reason)
         else:
             heapq.heappush(self.free_keys, user.key)
 
@@ -621,8 +631,9 @@ class Server:
         elif not user.closing:
             if not quiet:
                 self.attempt(self.diary, f"#{user.key} refused: {error}")
+            head_only = user.head.lstrip(b"\r\n").startswith(b"HEAD ")
             date = formatdate(usegmt=True)
-            self.finish(user, handshake.refusal(error, user.request, date))
+            self.finish(user, handshake.refusal(error, head_only, date))
 
     def bug(self, user: User, error: Exception) -> None:
         """A hook raised: tell the programmer all, the user little."""
@@ -675,8 +686,24 @@ def wait(
     if not ask_read and not ask_write:
         time.sleep(most)  # Windows' select() refuses three empty lists.
         return [], []
-    readable, writable, _ = select.select(ask_read, ask_write, [], most)
+    try:
+        readable, writable, _ = select.select(ask_read, ask_write, [], most)
+    except (OSError, ValueError):
+        # A hook has closed a user's socket. Reading it will tell, and end it.
+        readable = list(filter(is_closed, ask_read))
+        writable = list(filter(is_closed, ask_write))
+        if not readable and not writable:
+            raise
     return readable, writable
+
+
+def is_closed(user: Any) -> bool:
+    """Tell whether select() cannot be asked about a user any more."""
+    try:
+        select.select([user], [], [], 0)
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def front(outbox: deque[Block]) -> Block:
@@ -716,7 +743,11 @@ def count_places(listener: socket.socket) -> int:
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     # The kernel gives out the lowest free number: those below are in use.
-    return most - listener.fileno() - 1 - SPARE
+    places = most - listener.fileno() - 1 - SPARE
+    if places < 1:
+        listener.close()
+        raise OSError(errno.EMFILE, f"{most} open files are too few")
+    return places
 
 
 def keep_memory() -> None:
@@ -742,6 +773,11 @@ def can_be_watched(sock: socket.socket) -> bool:
     return sys.platform == "win32" or sock.fileno() < FD_SETSIZE
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine itself can reach that address."""
+    return host.startswith("127.") or host == "::1"
+
+
 def own_names() -> set[str]:
     """Return the names under which this machine may be asked for."""
     name = socket.gethostname().lower()
@@ -756,8 +792,8 @@ def page(request: Request) -> bytes:
     if request.path != "/":
         raise HandshakeError(404, "There is only the page at /.")
     try:
-        with open(PAGE, "rb") as file:
-            html = file.read()
+        # Not open(): the loader also finds it in a zip.
+        html = globals()["__loader__"].get_data(PAGE)
     except OSError as error:
         raise HandshakeError(503, f"client.html: {error.strerror}.") from None
     date = formatdate(usegmt=True)
@@ -1060,6 +1096,8 @@ def fault(name: str) -> str:
 
 def explain(error: Exception, host: str, port: int) -> list[str]:
     """Say in words why the server cannot listen, and what to do."""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return [f"server.py: {error.strerror}; allow it more: ulimit -n 1024"]
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return [
             f"server.py: port {port} is taken, perhaps by this very server.",

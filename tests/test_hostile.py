@@ -276,6 +276,47 @@ class Handshakes(unittest.TestCase):
                 peer.write(b"junk\r\n")
                 wait_for_users(running, 0)
 
+    def test_the_answer_to_head_has_no_body_even_if_it_refuses(self):
+        with room() as running:
+            for line, expected in (
+                ("HEAD / HTTP/1.1\r\nHost: a\r\n", 200),
+                ("HEAD /x HTTP/1.1\r\nHost: a\r\n", 404),
+                ("HEAD / HTTP/1.1\r\nHost: a b\r\n", 400),
+                ("HEAD / HTTP/1.1\r\nno colon\r\n", 400),
+                ("\r\nHEAD / HTTP/1.1\r\n", 400),
+                ("HEAD / HTTP/9\r\n", 400),
+            ):
+                with self.subTest(line):
+                    head = line.encode() + b"\r\n"
+                    with connect(running.port, head) as sock:
+                        answer = read_to_end(sock)
+                    self.assertEqual(status(answer), expected)
+                    self.assertTrue(answer.endswith(b"\r\n\r\n"), answer)
+
+    def test_null_is_let_in_from_this_machine_only(self):
+        for host, origins, expected in (
+            ("127.0.0.1", [], 101),
+            ("127.0.0.1", ["http://a"], 403),
+            ("0.0.0.0", [], 403),
+            ("0.0.0.0", ["null"], 101),
+            ("0.0.0.0", ["http://a"], 403),
+        ):
+            with self.subTest(host=host, origins=origins):
+                with room(host=host, origins=origins) as running:
+                    head = request(running.port, origin="null")
+                    with connect(running.port, head) as sock:
+                        answer = read_head(sock)
+                        self.assertEqual(status(answer), expected)
+                        if expected == 403:
+                            self.assertIn(b"--origin null", read_to_end(sock))
+                            self.assertIn("--origin null", running.lines[-1])
+
+    def test_origins_are_a_collection(self):
+        with self.assertRaises(TypeError):
+            Room(origins="https://a.example")
+        with self.assertRaises(ValueError):
+            Room(origins=["a.example"])
+
     def test_no_header_line_takes_long_to_refuse(self):
         # Regular expressions can be made to go back and forth for seconds.
         heads = (
@@ -820,6 +861,79 @@ class Hooks(unittest.TestCase):
     def test_a_reset_is_no_bug(self):
         errors = self.run_with("on_error", ValueError("Boom"), self.hang_up)
         self.assertEqual(errors, "")
+
+    def test_a_hook_that_closes_the_socket_itself(self):
+        def close(user):
+            user.socket.close()
+
+        def close_descriptor(user):
+            os.close(user.socket.detach())
+
+        for act in (close, close_descriptor):
+            for whose in (1, 2, 3):
+                with self.subTest(act.__name__, whose=whose):
+                    self.act_on_another(act, whose)
+
+    def act_on_another(self, act, whose):
+        """Let the hook of #1 act on one of three; the others talk on."""
+        closes = []
+        with room() as running, contextlib.ExitStack() as stack:
+            running.on_close = lambda user, *why: closes.append(why[0])
+            ports = [running.port] * 3
+            peers = [stack.enter_context(Peer(port)) for port in ports]
+            first, victim = running.users[1], running.users[whose]
+            running.on_message = lambda user, message: (
+                user is first and act(victim),
+                running.broadcast(message),
+            )
+            peers[0].send("now")
+            wait_for_users(running, 2)
+            del running.on_message
+            peers.pop(whose - 1)
+            talk(peers, "still here")
+            self.assertEqual(closes, [1006])
+
+    @unittest.skipUnless(hasattr(os, "fork"), "there is no fork here")
+    def test_a_child_process_keeps_no_peer_waiting(self):
+        program = """if True:
+            import os, sys, time
+            from server import ChatRoom, serve
+            def fork(user):
+                if not os.fork():
+                    time.sleep(60)  # with all the sockets open
+            room = ChatRoom(port=0)
+            room.on_open = fork
+            serve(room)
+        """
+        with Process(python=("-c", program), start_new_session=True) as process:
+            try:
+                with Peer(process.port) as peer:
+                    peer.frame(CLOSE)
+                    self.assertEqual(peer.receive_close().code, 1005)
+                    peer.socket.shutdown(socket.SHUT_WR)
+                    process.wait_for("left")
+            finally:
+                os.killpg(process.process.pid, signal.SIGKILL)
+
+    def test_no_on_error_behind_on_close(self):
+        events = []
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            with room() as running, Peer(running.port) as peer:
+                running.on_error = lambda user, error: events.append("error")
+
+                def on_close(user, code, reason):
+                    events.append("close")
+                    raise ZeroDivisionError("Boom")
+
+                running.on_close = on_close
+                with Peer(running.port) as other:
+                    other.reset()
+                wait_for_users(running, 1)
+                wait_until(lambda: "close" in events)
+                talk([peer], "still here")
+                del running.on_close
+        self.assertEqual(events, ["error", "close"])
+        self.assertIn("Boom", errors.getvalue())
 
     def test_a_hook_that_closes_another_in_the_same_turn(self):
         with room(Held) as running, Peer(running.port) as ana:
