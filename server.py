@@ -31,7 +31,15 @@ import time
 from collections import deque
 from email.utils import formatdate
 from itertools import islice
-from typing import Any, Callable, Collection, NoReturn, Sequence, Union
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Iterator,
+    NoReturn,
+    Sequence,
+    Union,
+)
 from urllib.parse import parse_qsl
 
 import codec
@@ -44,21 +52,28 @@ Block = Union[bytes, memoryview]  # what goes out together: frames, or HTTP
 # Beside the file itself, also where a symbolic link was started.
 PAGE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "client.html")
 
-# Bytes that one turn reads. They may be 5,000 frames: a tenth of a second.
-RECV_SIZE = 32 * 1024
+RECV_SIZE = 64 * 1024  # bytes; one read per user and turn, so all get theirs
 MAX_RECV_SIZE = 1024 * 1024  # Python sets so much aside before each read
 MAX_BACKLOG = 16 * 1024 * 1024  # bytes; a tab may sleep for a minute or two
 PING_INTERVAL = 20.0  # seconds; routers forget silent connections after 30
 HANDSHAKE_SECONDS = 10.0  # a browser needs a thousandth of that
-CLOSING_SECONDS = 1.5  # without progress, after our last word
+CLOSING_SECONDS = 5.0  # without progress, after our last word
+STOPPING_SECONDS = 1.0  # for all; with PATIENCE before and after it, two
 # Windows: Ctrl-C does not wake select(), so it must wake by itself.
 PATIENCE = 0.5
+# One read may be 10,000 messages, and thirty users may shout at once.
+HEARD_AT_ONCE = 50  # messages of one user; then the next one has the word
+TURN_SECONDS = 0.02  # for hearing messages; the rest is heard in the next turn
 ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
 FD_SETSIZE = 1024  # descriptors that select() can watch
 WINDOWS_SOCKETS = 512  # sockets that it can watch there
 SPARE = 16  # descriptors kept free: to refuse newcomers, to read the page
+# Bytes that the kernel keeps for each user. Linux would take megabytes, and
+# nobody sees whether those are being read: a slow reader would seem dead.
+SEND_BUFFER = 256 * 1024
 BLOCK_COST = 64  # bytes, about, that Python adds to those of a block
-JOIN = 64 * 1024  # bytes; to copy so many costs less than one more send()
+JOIN = 32 * 1024  # bytes; to copy so many costs less than one more send()
+LARGE = 4 * JOIN  # a block that goes out in two parts
 
 
 class User:
@@ -83,6 +98,8 @@ class User:
         self.request: Request | None = None
         self.head = b""  # what has arrived of the request
         self.decoder = codec.Decoder(masked=True, max_message=max_message)
+        # What the last read brought and was not heard yet, or None.
+        self.messages: Iterator[tuple[int, Any]] | None = None
         self.outbox: deque[Block] = deque()  # what the kernel did not take
         self.waiting = 0  # bytes in the outbox
         self.full = False  # its kernel buffer, when it was last written to
@@ -102,11 +119,6 @@ class User:
     def is_open(self) -> bool:
         """Tell whether messages go to this user."""
         return self.handshaken and not self.closing and not self.error
-
-    @property
-    def is_leaving(self) -> bool:
-        """Tell whether nothing more can be said to this user."""
-        return self.closing or self.error is not None
 
 
 class Server:
@@ -140,6 +152,7 @@ class Server:
         # Who has an outbox, or is done reading. So nobody has to look for
         # them among all users: that would be a fifth of a quiet turn.
         self.unsent: set[User] = set()
+        self.unheard: deque[User] = deque()  # who has messages
         self.for_all: list[bytes] = []  # frames that share() will hand out
         self.last_key = 0
         self.free_keys: list[int] = []  # a heap
@@ -211,9 +224,9 @@ class Server:
             self.refuse(user, HandshakeError(403, reason))
             return
         frame = codec.encode_close(code, reason)
-        if user.is_open:
+        if not user.closing:
             self.finish(user, frame)
-            if not user.error:  # It still fitted into the outbox.
+            if not user.error:  # The frame is on its way.
                 user.awaits_close = True
                 user.ours = f"closed with {int(code)} {reason}".rstrip()
 
@@ -233,14 +246,17 @@ class Server:
         """Ask the kernel who is ready, and serve each of them once."""
         # 1. Ask: whom to read from, and for whom is something waiting?
         ask_read: list[Any] = [
-            user for user in self.users.values() if not user.done_reading
+            user
+            for user in self.users.values()
+            if not user.done_reading and not user.messages
         ]
         if self.listener and self.may_accept():
             ask_read.append(self.listener)
         ask_write = list(self.unsent)  # Here they all have an outbox.
 
         # 2. Wait: here, and nowhere else, the server sleeps.
-        readable, writable = wait(ask_read, ask_write, PATIENCE)
+        most = 0.0 if self.unheard else PATIENCE
+        readable, writable = wait(ask_read, ask_write, most)
         self.notify("woke", ask_read, ask_write, readable, writable)
         self.now = time.monotonic()
 
@@ -249,11 +265,10 @@ class Server:
             readable.remove(self.listener)
             self.accept()
 
-        # 4. Read once from each readable user. All share the one turn: thirty
-        # who shout take no more of it than one who does.
-        share = RECV_SIZE // (len(readable) or 1)
+        # 4. Read once from each readable user, then hear what they say.
         for user in readable:
-            self.read(user, min(share, self.recv_size))
+            self.read(user)
+        self.hear_all()
 
         # 5. Write what waited for room, then what this turn has produced.
         for user in writable:
@@ -268,7 +283,8 @@ class Server:
             self.check_deadlines()
         if self.stopping:
             self.say_goodbye()
-        self.drop_done()
+        if self.unsent:
+            self.drop_done()
         self.running = bool(self.listener or self.users)
 
     def may_accept(self) -> bool:
@@ -331,22 +347,24 @@ class Server:
         self.last_key += 1
         return self.last_key
 
-    def read(self, user: User, most: int) -> None:
-        """Read once, at most so many bytes, and do what they ask for."""
+    def read(self, user: User) -> None:
+        """Read once; answer a request, take messages apart."""
         try:
-            data = user.socket.recv(most)
+            data = user.socket.recv(self.recv_size)
         except BlockingIOError:
             return
         except OSError as error:
             self.end(user, error)
             return
         self.notify("received", user, data)
+        if user.handshaken:
+            self.restart_deadline(user)
         if not data:
             self.end_of_stream(user)
         elif user.closing and not user.awaits_close:
             pass  # Thrown away. Left unread, it would reset the connection.
         elif user.handshaken:
-            self.guard(user, self.read_messages, data)
+            self.take_apart(user, data)
         else:
             self.guard(user, self.read_request, data)
 
@@ -371,14 +389,35 @@ class Server:
         user.handshaken = True
         user.head = b""
         self.restart_deadline(user)
-        self.on_open(user)
         if rest:
-            self.read_messages(user, rest)
+            self.take_apart(user, rest)
+        self.on_open(user)
 
-    def read_messages(self, user: User, data: bytes) -> None:
-        """Decode; hand over each message, answer pings and the Close."""
-        self.restart_deadline(user)
-        for opcode, message in user.decoder.feed(data):
+    def take_apart(self, user: User, data: bytes) -> None:
+        """Give bytes to the decoder; hear_all() asks it for the messages."""
+        user.messages = user.decoder.feed(data)
+        self.unheard.append(user)
+
+    def hear_all(self) -> None:
+        """Hear some messages of each user, in turns, until time is up.
+
+        So thirty who shout share the loop with two who talk. Of each user,
+        the order stays.
+        """
+        ends = self.now + TURN_SECONDS
+        while self.unheard:
+            user = self.unheard.popleft()
+            self.guard(user, self.hear)
+            if user.messages:
+                self.unheard.append(user)
+            if time.monotonic() > ends:
+                break
+
+    def hear(self, user: User) -> None:
+        """Hand over some messages, answer pings and the Close."""
+        heard = 0
+        for opcode, message in islice(user.messages or (), HEARD_AT_ONCE):
+            heard += 1
             if opcode == codec.CLOSE:
                 user.code, user.reason = message
                 user.awaits_close = False
@@ -391,6 +430,8 @@ class Server:
             elif opcode == codec.PING:
                 self.queue(user, codec.encode_frame(codec.PONG, message))
             # A pong needs no answer: any byte is a sign of life.
+        if heard < HEARD_AT_ONCE:
+            user.messages = None
 
     def restart_deadline(self, user: User) -> None:
         """Give a user new time, as a byte came, or the kernel took one.
@@ -398,7 +439,7 @@ class Server:
         Not for a request: it has ten seconds in all, see HANDSHAKE_SECONDS.
         """
         user.pinged = False
-        if user.is_leaving:
+        if user.closing or user.error:
             user.deadline = self.now + CLOSING_SECONDS
         elif user.handshaken:
             user.deadline = self.now + self.ping_interval
@@ -413,7 +454,7 @@ class Server:
 
     def queue(self, user: User, block: Block) -> None:
         """Put a block for one user after all that was said before."""
-        if not user.is_leaving:
+        if not user.closing and not user.error:
             self.share()  # First what was said to all: the order is kept.
             self.notify("queued", user, block)
             self.keep(user, block)
@@ -435,13 +476,16 @@ class Server:
         everyone = self.everyone()
         self.notify("shared", everyone, block)
         size = len(block)
+        # Of a large block first a little: that wakes the reader, and then
+        # the rest costs a fifth less. It goes out in this turn, too.
+        first = block[:JOIN] if size > LARGE else block
         for user in everyone:
             if user.outbox:
                 self.keep(user, block)
                 continue
             sent = 0
             try:
-                sent = user.socket.send(block)
+                sent = user.socket.send(first)
                 if sent == size:
                     continue
             except BlockingIOError:
@@ -449,9 +493,10 @@ class Server:
             except OSError as error:
                 self.fail(user, error)
                 continue
-            user.full = True
+            user.full = sent < len(first)
             self.keep(user, block, sent)
-            self.notify("wrote", user, sent)
+            if user.full:
+                self.notify("wrote", user, sent)
 
     def keep(self, user: User, block: Block, sent: int = 0) -> None:
         """Put block[sent:] into an outbox; who has too much there leaves.
@@ -512,7 +557,7 @@ class Server:
 
     def too_late(self, user: User) -> None:
         """End, refuse or ping one whose time is up, by its state."""
-        if user.is_leaving:
+        if user.closing or user.error:
             self.end(user, TimeoutError("did not hang up"))
         elif not user.handshaken:
             # No diary line for silence: browsers open spare connections.
@@ -530,7 +575,7 @@ class Server:
         if self.listener:  # the first time
             self.listener.close()
             self.listener = None
-            self.stop_at = self.now + CLOSING_SECONDS
+            self.stop_at = self.now + STOPPING_SECONDS
             for user in list(self.users.values()):
                 if user.handshaken:
                     self.close(user, CloseCode.GOING_AWAY, "the room closes")
@@ -549,7 +594,8 @@ class Server:
             if not done:
                 break
             for user in done:
-                self.drop(user)
+                if not user.outbox:  # A hook may have answered it by now.
+                    self.drop(user)
             # What on_close said to all may be too much for somebody else.
             self.share()
         self.unsent = {user for user in self.unsent if user.outbox}
@@ -586,6 +632,7 @@ class Server:
         """Let a user go: here, and nowhere else, users leave."""
         del self.users[user.key]
         self.unsent.discard(user)
+        user.messages = None
         user.closing = True  # A hook may still know it: nothing is queued.
         with contextlib.suppress(OSError):
             # close() alone would wait for a child process that has it, too.
@@ -675,6 +722,7 @@ def listen(host: str, port: int) -> socket.socket:
         name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     listener = socket.create_server(address, family=family, backlog=128)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     listener.setblocking(False)
     return listener
 
@@ -792,13 +840,25 @@ def page(request: Request) -> bytes:
     if request.path != "/":
         raise HandshakeError(404, "There is only the page at /.")
     try:
-        # Not open(): the loader also finds it in a zip.
-        html = globals()["__loader__"].get_data(PAGE)
+        html = read_page()
     except OSError as error:
         raise HandshakeError(503, f"client.html: {error.strerror}.") from None
     date = formatdate(usegmt=True)
     head = handshake.http_head(200, "text/html", len(html), date)
     return head if request.method == "HEAD" else head + html
+
+
+def read_page() -> bytes:
+    """Return the page, also when all of this stands in a zip."""
+    try:
+        with open(PAGE, "rb") as file:
+            return file.read()
+    except OSError:
+        loader: Any = getattr(__spec__, "loader", None)
+        if not hasattr(loader, "archive"):
+            raise
+        path = os.path.join(os.path.dirname(__file__), "client.html")
+        return bytes(loader.get_data(path))
 
 
 # ---- the chat room ----------------------------------------------------------
@@ -829,7 +889,10 @@ class ChatRoom(Server):
 
     def on_message(self, user: User, message: str | bytes) -> None:
         """Do what the tutorial's messages ask for; relay all others."""
-        form = parse_form(message) if isinstance(message, str) else {}
+        # Most messages are no form: a look at their beginning is enough.
+        form: dict[str, str] = {}
+        if isinstance(message, str) and message.startswith(FORMS):
+            form = parse_form(message)
         if form.get("type") == "add" and "ming" in form:
             self.name(user, form["ming"])
         elif "nr" in form and "key" in form:
@@ -899,7 +962,7 @@ def show(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-FORM_BEGINNINGS = ("type=", "ming=", "nr=", "key=")
+FORMS = ("type=", "ming=", "nr=", "key=")
 CODE = re.compile("[1-9][0-9]{0,9}")  # a user's key, as text
 MAX_NAME = 20  # characters
 MAX_FIELDS = 9  # in a form; the tutorial uses two
@@ -916,17 +979,14 @@ NOT_IN_NAMES = re.compile(
 
 
 def parse_form(message: str) -> dict[str, str]:
-    """Return the fields of "type=add&ming=Ana"; {} if it is no such form."""
-    # Most messages are none: a look at their beginning is enough.
-    if not message.startswith(FORM_BEGINNINGS):
-        return {}
+    """Return the fields of "type=add&ming=Ana"; {} if it has too many."""
     limit = MAX_ESCAPES if message.isascii() else MAX_MIXED
     if message.count("%") > limit:
         return {}
     try:
         return dict(parse_qsl(message, True, max_num_fields=MAX_FIELDS))
     except ValueError:
-        return {}  # more fields than that: somebody's text full of "&"
+        return {}  # somebody's text full of "&"
 
 
 def to_json(fields: dict[str, Any], to: str = "all") -> str:

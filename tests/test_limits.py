@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import sys
@@ -22,6 +23,7 @@ from tests.hostile import (
     Crowd,
     Relay,
     Room,
+    clock,
     connect,
     descriptors,
     frame,
@@ -241,36 +243,61 @@ class Stalls(unittest.TestCase):
                 limit = 0.25 if what in self.FORMS else 0.1
                 self.assertLess(max(turns), limit, what)
 
-    def test_thirty_who_shout_share_a_turn(self):
+    def test_thirty_who_shout_share_the_loop_with_two_who_talk(self):
         class Meter(Observer):
-            """Counts what each turn reads, and from how many."""
+            """Counts the messages of each turn."""
 
-            def __init__(self):
-                self.turns = [[]]
+            turns = [0]
 
             def woke(self, *_):
-                self.turns.append([])
+                self.turns.append(0)
 
-            def received(self, user, data):
-                self.turns[-1].append(len(data))
+        heard = {}
 
-        flood = frame(TEXT, b"nr=&key=1") * 4000
-        with room() as running, contextlib.ExitStack() as stack:
-            enter = stack.enter_context
-            pair = [enter(Peer(running.port)) for _ in range(2)]
-            bullies = [enter(Peer(running.port)) for _ in range(30)]
-            running.observer = meter = Meter()
-            with mock.patch.object(running, "say"):  # there is no reader
+        def on_message(user, message):
+            Meter.turns[-1] += 1
+            heard.setdefault(user.key, []).append(message)
+            if message.startswith("talk"):
+                running.broadcast(message)
+
+        flood = b"".join(frame(TEXT, b"%d" % n) for n in range(5000))
+        with mock.patch.object(server, "TURN_SECONDS", 0.0):
+            with room(Relay) as running, contextlib.ExitStack() as stack:
+                enter = stack.enter_context
+                pair = [enter(Peer(running.port)) for _ in range(2)]
+                bullies = [enter(Peer(running.port)) for _ in range(30)]
+                running.observer, running.on_message = Meter(), on_message
                 for bully in bullies:
                     bully.write(flood)
-                for i in range(5):
-                    talk(pair, str(i))
-                total = len(flood) * len(bullies)
-                wait_until(lambda: sum(map(sum, meter.turns)) > total)
-            running.observer = None
-            talk(pair, "still here")
-        self.assertLessEqual(max(map(sum, meter.turns)), server.RECV_SIZE)
-        self.assertGreater(max(map(len, meter.turns)), 10)
+                for i in range(3):
+                    talk(pair, f"talk {i}")
+                done = len(heard[32])
+                wait_until(lambda: sum(map(len, heard.values())) >= 150_006)
+                running.observer = None
+        # With no time at all, each turn hears one user, and then the next.
+        self.assertLessEqual(max(Meter.turns), server.HEARD_AT_ONCE)
+        self.assertLess(done, 5000, "the pair had to wait for all of it")
+        for key in range(3, 33):
+            self.assertEqual(heard[key], [str(n) for n in range(5000)])
+
+    def test_a_turn_hears_no_longer_than_its_time(self):
+        with clock() as now, room(Relay) as running:
+            with Peer(running.port) as peer, Peer(running.port) as other:
+                waits = []
+
+                def slow(user, message):
+                    now.ahead += 0.01  # as if each message took so long
+                    waits.append(user.key)
+
+                running.on_message = slow
+                words = frame(TEXT, b"x") * 3 * server.HEARD_AT_ONCE
+                with mock.patch.object(running, "hear_all"):
+                    peer.write(words)
+                    other.write(words)
+                    wait_until(lambda: len(running.unheard) == 2)
+                wait_until(lambda: len(waits) == 6 * server.HEARD_AT_ONCE)
+        turns = [key for key, _ in itertools.groupby(waits)]
+        self.assertEqual(turns, [1, 2, 1, 2, 1, 2])
 
     def test_a_head_that_comes_byte_by_byte(self):
         # A user may send a thousand bytes behind a very long first line.
@@ -286,9 +313,9 @@ class Stalls(unittest.TestCase):
         turns = []
         read = running.read
 
-        def timed(user, most):
+        def timed(user):
             begun = time.thread_time()
-            read(user, most)
+            read(user)
             turns.append(time.thread_time() - begun)
 
         with mock.patch.object(running, "read", timed):

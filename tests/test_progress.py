@@ -100,7 +100,7 @@ class Slow(unittest.TestCase):
                     wait_until(lambda: running.users[1].closing)
                     # Each pause is shorter than CLOSING_SECONDS, all of
                     # them together are much longer.
-                    heard = read_slowly(sock, now, running, 1.0)
+                    heard = read_slowly(sock, now, running, 4.0)
                 self.assertGreater(now.ahead, 10 * server.CLOSING_SECONDS)
                 self.assertEqual(heard[:-4], FRAMES)
                 self.assertEqual(heard[-4:], codec.encode_close(1000))
@@ -113,7 +113,7 @@ class Slow(unittest.TestCase):
             with go_slowly(running.port) as sock:
                 sock.sendall(frame(TEXT, b"go") + frame(CLOSE))
                 wait_until(lambda: running.users[1].closing)
-                now.go_to(2.1, running)
+                now.go_to(server.CLOSING_SECONDS + 0.6, running)
                 wait_for_users(running, 0)
 
     def test_who_reads_slowly_needs_no_pong(self):
@@ -187,7 +187,7 @@ class Slow(unittest.TestCase):
                         if ends:
                             sock.shutdown(socket.SHUT_WR)
                         head = read_head(sock)
-                        body = read_slowly(sock, now, running, 1.0, bite=4000)
+                        body = read_slowly(sock, now, running, 4.0, bite=4000)
                 self.assertEqual(status(head), 200)
                 self.assertEqual(body, page)
                 self.assertGreater(now.ahead, 3 * server.CLOSING_SECONDS)
@@ -282,7 +282,7 @@ class Ends(unittest.TestCase):
             with Peer(running.port) as peer:
                 peer.write(b"\x81\x00")
                 peer.receive_close()
-                now.go_to(2.1, running)
+                now.go_to(server.CLOSING_SECONDS + 0.6, running)
                 wait_until(lambda: "left" in running.lines[-1])
         self.assertIn("closed with 1002 s5.1: a client", running.lines[-1])
 

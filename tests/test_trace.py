@@ -848,16 +848,18 @@ class AShortSend(unittest.TestCase):
             shrink_buffers(watched.server.listener)
             sock = watched.open()
             watched.text()
-            watched.server.broadcast(bytes(64_000))
+            watched.server.broadcast(bytes(200_000))
             sock.setblocking(False)
             received = 0
-            while received < 64_004:
+            while received < 200_010:
                 watched.server.turn()
                 with contextlib.suppress(BlockingIOError):
                     received += len(sock.recv(2**20))
             sent = re.findall(r"  send #1 -> (\d+)", watched.text())
             self.assertGreater(len(sent), 1)
-            self.assertEqual(sum(map(int, sent)), 64_004)
+            # A beginning that the kernel takes whole is not told.
+            told = sum(map(int, sent))
+            self.assertIn(200_010 - told, (0, server.JOIN))
 
     def test_a_broken_connection_is_not_called_full(self):
         with Watched() as watched:
