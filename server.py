@@ -154,6 +154,8 @@ class Server:
         self.unsent: set[User] = set()
         self.unheard: deque[User] = deque()  # who has messages
         self.for_all: list[bytes] = []  # frames that share() will hand out
+        # Who gets something else in the place of one of them: which, what.
+        self.exceptions: dict[User, tuple[int, str]] = {}
         self.last_key = 0
         self.free_keys: list[int] = []  # a heap
         self.running = True
@@ -210,8 +212,16 @@ class Server:
         if user.is_open:
             self.queue(user, frame)
 
-    def broadcast(self, message: str | bytes) -> None:
-        """Send to everyone: str as text, bytes as binary."""
+    def broadcast(
+        self, message: str | bytes, but: tuple[User, str] | None = None
+    ) -> None:
+        """Send to everyone: str as text, bytes as binary.
+
+        but: one user, and what that one gets in its place.
+        """
+        if but:
+            user, other = but
+            self.exceptions[user] = len(self.for_all), other
         self.for_all.append(codec.encode_message(message))
 
     def close(self, user: User, code: int = 1000, reason: str = "") -> None:
@@ -460,26 +470,35 @@ class Server:
             self.keep(user, block)
 
     def share(self) -> None:
-        """Give everyone, as one block, what was said to all till now.
+        """Give everyone, as one block, what was said to all till now."""
+        if not self.for_all:
+            return
+        frames, exceptions = self.for_all, self.exceptions
+        self.for_all, self.exceptions = [], {}
+        everyone = self.everyone()
+        for user, (at, message) in exceptions.items():
+            if user in everyone:
+                everyone.remove(user)
+                own = [*frames[:at], codec.encode_message(message)]
+                self.hand_out([user], b"".join(own + frames[at + 1 :]))
+        self.hand_out(everyone, b"".join(frames))
+
+    def hand_out(self, users: list[User], block: bytes) -> None:
+        """Give the same block to all of these.
 
         In its simple form:
 
-            for user in self.everyone(): self.keep(user, block)
+            for user in users: self.keep(user, block)
 
         But most users have nothing waiting. For them the kernel is tried at
         once, and only what it does not take goes into the outbox.
         """
-        if not self.for_all:
-            return
-        block = b"".join(self.for_all)
-        self.for_all.clear()
-        everyone = self.everyone()
-        self.notify("shared", everyone, block)
+        self.notify("shared", users, block)
         size = len(block)
         # Of a large block first a little: that wakes the reader, and then
         # the rest costs a fifth less. It goes out in this turn, too.
         first = block[:JOIN] if size > LARGE else block
-        for user in everyone:
+        for user in users:
             if user.outbox:
                 self.keep(user, block)
                 continue
@@ -879,6 +898,12 @@ class ChatRoom(Server):
     the room's own words. Anything else goes to everyone as it came.
     """
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Who has a name, as JSON: with 900 users, to make it anew for each
+        # newcomer would take a third of a millisecond.
+        self.people: dict[User, str] = {}
+
     def on_open(self, user: User) -> None:
         """Note who came, and that "null" may be any page."""
         assert user.request
@@ -889,17 +914,25 @@ class ChatRoom(Server):
 
     def on_message(self, user: User, message: str | bytes) -> None:
         """Do what the tutorial's messages ask for; relay all others."""
-        # Most messages are no form: a look at their beginning is enough.
-        form: dict[str, str] = {}
-        if isinstance(message, str) and message.startswith(FORMS):
-            form = parse_form(message)
+        if isinstance(message, bytes):
+            self.broadcast(message)
+        elif message.startswith(FORMS):
+            self.take_form(user, message)
+        elif message.lstrip().startswith("{"):
+            # It could be taken for the room's own words, which are JSON.
+            self.say(user, message, "all")
+        else:
+            self.broadcast(message)
+
+    def take_form(self, user: User, message: str) -> None:
+        """Do what a form asks for; relay one that is not the tutorial's."""
+        form = parse_form(message)
         if form.get("type") == "add" and "ming" in form:
             self.name(user, form["ming"])
         elif "nr" in form and "key" in form:
             self.say(user, form["nr"], form["key"])
-        elif isinstance(message, str) and message.lstrip().startswith("{"):
-            # It could be taken for the room's own words, which are JSON.
-            self.say(user, message, "all")
+        elif not form and FOR_ONE.search(message):
+            self.tell(user, "That is too much to be whispered.")
         else:
             self.broadcast(message)
 
@@ -908,7 +941,7 @@ class ChatRoom(Server):
         # 20 characters can be 200 when escaped; the reason shall be seen too.
         who = f"#{user.key} {printable(user.name)[:40]}".rstrip()
         self.diary(f"{who} left: {code} {reason}".rstrip())
-        if user.name:
+        if self.people.pop(user, None):
             removed = {"type": "rmove", "nrong": str(user.key), "code": False}
             self.broadcast(to_json(removed))
 
@@ -917,36 +950,37 @@ class ChatRoom(Server):
         is_newcomer = not user.name
         code = str(user.key)
         user.name = clean_name(name) or f"user {code}"
+        self.people[user] = JSON.encode({"code": code, "name": user.name})
         added = to_json({"type": "add", "name": user.name, "code": code})
         if not is_newcomer:
-            # A new name for someone known: one frame for all, as thousands
-            # of these in one read would cost too much otherwise.
             self.broadcast(added)
             return
         self.diary(f"#{user.key} is {user.name}")
-        named = []
-        for other in self.everyone():
-            if other.name:
-                named.append({"code": str(other.key), "name": other.name})
-            if other is not user:
-                self.send(other, added)
-        madd = {"type": "madd", "name": user.name, "code": code, "users": named}
-        self.send(user, to_json(madd))
+        madd = to_json({"type": "madd", "name": user.name, "code": code})
+        users = ", ".join(self.people.values())
+        madd = f'{madd[:-1]}, "users": [{users}]}}'
+        self.broadcast(added, but=(user, madd))
 
     def say(self, user: User, text: str, to: str) -> None:
         """Pass on what one user says to all, or to one other."""
         said = to_json({"nrong": text, "code": str(user.key)}, to)
-        if to == "all":
-            self.broadcast(said)
-            return
         other = self.users.get(int(to)) if CODE.fullmatch(to) else None
-        if not other or not other.is_open:
-            nobody = f"There is nobody with the code {to[:20]} here."
-            self.send(user, to_json({"nrong": nobody, "code": False}, to))
-            return
-        self.send(user, said)
-        if other is not user:
-            self.send(other, said)
+        if len(said.encode()) > self.max_message:
+            # JSON may be six times longer, and all would have to read it.
+            self.tell(user, f"That is too long: {len(said)} letters.", to)
+        elif to == "all":
+            self.broadcast(said)
+        elif not other or not other.is_open:
+            who = f"There is nobody with the code {to[:20]} here."
+            self.tell(user, who, to)
+        else:
+            self.send(user, said)
+            if other is not user:
+                self.send(other, said)
+
+    def tell(self, user: User, words: str, to: str = "all") -> None:
+        """Say something to one user, in the name of the room."""
+        self.send(user, to_json({"nrong": words, "code": False}, to[:20]))
 
     def diary(self, text: str) -> None:
         """Print one line: ASCII, under 100 characters, at once."""
@@ -964,17 +998,18 @@ def show(text: str) -> None:
 
 FORMS = ("type=", "ming=", "nr=", "key=")
 CODE = re.compile("[1-9][0-9]{0,9}")  # a user's key, as text
+FOR_ONE = re.compile("(?:^|&)key=(?!all(?:&|$))")  # a whisper, not taken apart
 MAX_NAME = 20  # characters
+MAX_RAW_NAME = 200  # characters, before those are gone that cannot be seen
 MAX_FIELDS = 9  # in a form; the tutorial uses two
 # In a form: 70,000 Chinese letters have so many. It takes urllib a tenth of
 # a second to decode them, and the room waits.
 MAX_ESCAPES = 210_000
 MAX_MIXED = 50_000  # with unescaped letters between them it takes four times
-# Controls, line separators, what turns the direction of writing round, and
-# what cannot be seen at all.
-NOT_IN_NAMES = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e"
-    "\u2060\u2066-\u2069\ufeff]"
+# Unicode calls these letters, marks or symbols, but nothing is seen of them.
+BLANKS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164"
+    "\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
 
@@ -1001,7 +1036,11 @@ JSON = json.JSONEncoder(ensure_ascii=False)
 
 def clean_name(name: str) -> str:
     """Return a name that can be shown anywhere; it may be empty."""
-    return NOT_IN_NAMES.sub("", name).strip()[:MAX_NAME].strip()
+    words = " ".join(name[:MAX_RAW_NAME].split())
+    # Not printable, by their Unicode category: controls, what cannot be
+    # seen, what turns the direction of writing round.
+    seen = "".join(filter(str.isprintable, BLANKS.sub("", words)))
+    return seen.strip()[:MAX_NAME].strip()
 
 
 def printable(text: str) -> str:

@@ -84,8 +84,9 @@ class Process(Child):
     lines: what it has printed; port: what it listens on.
     """
 
-    def __init__(self, *arguments, python=(), **options):
-        command = [sys.executable, *python, str(ROOT / "server.py")]
+    def __init__(self, *arguments, python=(), program=(), **options):
+        program = program or [str(ROOT / "server.py")]
+        command = [sys.executable, *python, *program]
         self.process = subprocess.Popen(
             [*command, *(arguments or ("0",))],
             stdout=subprocess.PIPE,

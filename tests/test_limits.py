@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import socket
+import subprocess
 import sys
 import time
 import unittest
@@ -38,7 +39,7 @@ from tests.hostile import (
     talk,
     wait_for_users,
 )
-from tests.support import Peer, Process, wait_until
+from tests.support import DEADLINE, ROOT, Peer, Process, wait_until
 
 try:
     import resource
@@ -348,6 +349,22 @@ class FullHouse(unittest.TestCase):
                 self.assertGreater(len(crowd.inside), 30)
                 self.check(process, crowd, 100)
                 self.leave_and_enter(crowd)
+
+    def test_too_few_descriptors_to_begin_with(self):
+        for count in (10, 14, 19):
+            with self.subTest(count):
+                done = subprocess.run(
+                    [sys.executable, str(ROOT / "server.py"), "0"],
+                    preexec_fn=lambda count=count: resource.setrlimit(
+                        resource.RLIMIT_NOFILE, (count, count)
+                    ),
+                    capture_output=True,
+                    timeout=DEADLINE,
+                )
+                self.assertEqual((done.returncode, done.stdout), (2, b""))
+                words = f"{count} open files are too few"
+                self.assertIn(words, done.stderr.decode())
+                self.assertEqual(done.stderr.count(b"\n"), 1)
 
     def test_no_descriptor_left(self):
         def limit():

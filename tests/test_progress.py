@@ -8,6 +8,7 @@ reads a little every fifteen seconds needs no fifteen seconds here.
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import unittest
 
@@ -303,6 +304,76 @@ class OneDirection(unittest.TestCase):
                     self.assertEqual(heard, [str(n) for n in range(200)])
                     wait_until(lambda: "left" in running.lines[-1])
                     self.assertEqual(running.lines[-1], "#2 left: 1000 bye")
+
+    def test_who_broke_a_rule_is_not_heard_even_if_sending_failed(self):
+        # Its last words come behind a RST: nothing can be sent to it.
+        bad = b"\x81\x01x", frame(CLOSE, b"\x10\xe1")
+        for what, act, (fault, last) in (
+            ("a rule", Noting.relay, bad),
+            ("close", Noting.kick, (b"", b"")),
+            ("a bug", Noting.stumble, (b"", b"")),
+        ):
+            words = frame(TEXT, b"a") + frame(TEXT, b"b") + fault
+            words += frame(TEXT, b"c") * 20 + last
+            with self.subTest(what), room(Noting, recv_size=8) as running:
+                running.act = act
+                with contextlib.redirect_stderr(io.StringIO()):
+                    rude = Peer(running.port)
+                    rude.write(words)
+                    rude.close()  # with unread echoes
+                    running.wait_for_close()
+                self.assertEqual(running.heard, ["a", "b"])
+                self.assertEqual(running.closes[0][0], 1006)
+
+    def test_what_came_with_a_bug_is_not_lost(self):
+        # The Close that came in the same read, or the rest of a frame in it.
+        bye = codec.encode_close(1000, "bye", MASKING_KEY)
+        for rest, then in ((bye, b""), (bye[:3], bye[3:]), (b"", bye)):
+            with self.subTest(rest), room(Noting) as running:
+                running.act = Noting.stumble
+                with contextlib.redirect_stderr(io.StringIO()):
+                    with Peer(running.port) as peer:
+                        peer.write(frame(TEXT, b"b") + rest)
+                        while peer.next()[0] != CLOSE:
+                            pass
+                        peer.write(then)
+                        running.wait_for_close()
+                self.assertEqual(running.closes, [(1000, "bye")])
+
+
+class Noting(Relay):
+    """Notes what it hears; act() comes with each message."""
+
+    act = None
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.heard, self.closes = [], []
+
+    def on_message(self, user, message):
+        self.heard.append(message)
+        self.broadcast(message)
+        self.act(self, user, message)
+
+    def on_close(self, user, code, reason):
+        self.closes.append((code, reason))
+
+    def wait_for_close(self):
+        wait_until(lambda: self.closes)
+
+    @staticmethod
+    def relay(running, user, message):
+        pass
+
+    @staticmethod
+    def kick(running, user, message):
+        if message == "b":
+            running.close(user, 4001)
+
+    @staticmethod
+    def stumble(running, user, message):
+        if message == "b":
+            raise ZeroDivisionError("on purpose")
 
 
 class Numbers(unittest.TestCase):
