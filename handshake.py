@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import re
 from http import HTTPStatus
 from typing import Collection, Iterator, Mapping, NamedTuple, Sequence
@@ -62,6 +63,7 @@ ORIGIN = re.compile(
     r"(https?|(?:chrome|moz|safari-web)-extension|app|capacitor|ionic|tauri)"
     r"://(\[[0-9a-f:.]+\]|[\w-]+(?:\.[\w-]+)*\.?)(?::([1-9][0-9]{0,4}))?"
 )
+NUMBER_AT_END = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$")
 USUAL_PORTS = {"http": "80", "https": "443"}
 ADDRESS = re.compile(r"\[.*\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|localhost")
 KEY = re.compile(r"[+/0-9A-Za-z]{22}==")  # 16 bytes in base64
@@ -308,10 +310,23 @@ def normalise_origin(text: str) -> str:
     if not match or int(match[3] or 1) > 65535:
         raise ValueError("An origin is like https://example.com:8443, no more.")
     scheme, host, port = match.groups()
-    origin = f"{scheme}://{host.encode('idna').decode()}"
+    origin = f"{scheme}://{normalise_host(host)}"
     if port in (None, USUAL_PORTS.get(scheme)):
         return origin
     return f"{origin}:{port}"
+
+
+def normalise_host(host: str) -> str:
+    """Return a host as browsers send it; ValueError for what they do not."""
+    if host.startswith("["):
+        return f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    if NUMBER_AT_END.search(host):
+        return str(ipaddress.IPv4Address(host))
+    name = host.encode("idna").decode()
+    # Python's rules are older: it makes ss of a sharp s, browsers do not.
+    if host not in (name, name.encode().decode("idna")):
+        raise ValueError("Type this host as browsers show it: xn--...")
+    return name
 
 
 def accept_key(key: str) -> str:

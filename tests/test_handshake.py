@@ -887,6 +887,8 @@ class CheckOrigin(unittest.TestCase):
 # (as somebody may write it, as browsers send it)
 NORMAL_ORIGINS = [
     ("null", "null"),
+    ("http://[0:0:0:0:0:0:0:1]:80", "http://[::1]"),
+    ("http://a1.example", "http://a1.example"),
     ("file://", "file://"),
     ("http://example.com", "http://example.com"),
     ("http://Example.com:80", "http://example.com"),
@@ -917,6 +919,11 @@ NORMAL_ORIGINS = [
     ("app://obsidian.md", "app://obsidian.md"),
 ]
 NO_ORIGINS = [
+    # A host that ends in a number is an address; browsers write it in full.
+    "http://127.1", "http://0x7f.0.0.1", "http://2130706433", "http://x.1",
+    "http://256.0.0.1", "http://[::g]", "http://[1:2]",
+    # IDNA 2003, which Python has, would make another name of these.
+    "http://fa\xdf.de", "http://\u03c2.example", "http://" + "a" * 64 + ".de",
     "", " ", "*", "Null", "none", "/", "://", "//a",
     "example.com", "example.com:80", "127.0.0.1", "localhost:9000",
     "http", "http:", "http:/", "http://", "http:///", "https://", "http:a",

@@ -337,7 +337,7 @@ class OneDirection(unittest.TestCase):
                         while peer.next()[0] != CLOSE:
                             pass
                         peer.write(then)
-                        running.wait_for_close()
+                    running.wait_for_close()
                 self.assertEqual(running.closes, [(1000, "bye")])
 
 
