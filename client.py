@@ -41,9 +41,11 @@ PIECE = 64 * 1024  # bytes; read at a time, or sent, or kept by the kernel
 TIMEOUT = 10.0  # seconds, for connecting, and for the answer to a Close
 LEAVING_SECONDS = 2.0  # the server hangs up first; then we do
 MAX_DELAY = 30.0  # seconds between attempts
+STEADY_SECONDS = 5.0  # who closes earlier is no success for reconnect()
 PATIENCE = 0.5  # Windows: Ctrl-C does not wake select()
 FD_SETSIZE = 1024  # descriptors that select() can watch
 MAX_BODY = 1000  # bytes of a refusal, of which one line is shown
+BODY_SECONDS = 1.0  # for that line, when the status is here
 MAX_WAITING = 1024 * 1024  # bytes; then the keyboard has to wait
 
 
@@ -109,7 +111,7 @@ class Client:
         self.ssl_context = ssl_context
         self.state = State.NEW
         self.reconnect_at = math.inf
-        self.attempts = 0  # since the last success, for reconnect()
+        self.attempts = 0  # since the last steady connection
         self.reset()
         self.request()  # A wrong header shall be told here and now.
 
@@ -121,11 +123,14 @@ class Client:
         self.head = b""  # what has arrived of the response
         self.outbox = bytearray()  # what the kernel did not take yet
         self.full = False  # at the last try, the kernel did not take all
+        self.ping: bytes | None = None  # the last one, if not yet answered
+        self.pong_left = 0  # bytes that go before our last pong has gone
         # TLS may have to write before it can read, and the other way round.
         self.read_needs_room = self.write_needs_data = False
         # What it is for depends on the state, see check_deadline().
         self.deadline = math.inf
         self.pinged = False  # and no sign of life since
+        self.opened_at = math.inf
         self.hung_up = False  # nothing more can be read
         self.error: Exception | None = None  # for on_error, at the end
         self.ours: Close | None = None  # what the program said in close()
@@ -220,7 +225,8 @@ class Client:
         """Connect again, so many seconds from now, or when it is over.
 
         None: after 1, 2, 4 ... 30 seconds, or up to a half less, lest all
-        clients of a server come back to it at the same moment.
+        clients of a server come back to it at the same moment; after a
+        connection of five seconds it begins with 1 again.
         """
         if seconds is None:
             seconds = min(MAX_DELAY, 2.0 ** min(self.attempts, 9))
@@ -368,13 +374,23 @@ class Client:
     def refused(
         self, response: Response, body: bytes, is_all: bool = False
     ) -> None:
-        """Tell the status and the first line of the body, if that is whole."""
-        line, is_whole = first_line(response, body)
-        if is_whole or is_all:
-            parts = handshake.outcome(response), line
+        """Tell the status and the first line of the body, if that is whole.
+
+        Where a body ends has many rules. They are left out: what is not
+        there after a second is not waited for.
+        """
+        if "chunked" in response.headers.get("Transfer-Encoding", "").lower():
+            body = body.partition(b"\n")[2]  # that line is the first size
+        line, end, _ = body.lstrip().partition(b"\n")
+        if end or is_all or len(body) > MAX_BODY:
+            said = line.decode("utf-8", "replace").strip()[:100]
+            parts = handshake.outcome(response), said
             words = ": ".join(part for part in parts if part)
             error = HandshakeError(response.status, words or "no WebSocket")
             self.end(str(error), error)
+        else:
+            soon = time.monotonic() + BODY_SECONDS
+            self.deadline = min(self.deadline, soon)
 
     def cut_off(self, error: Exception) -> None:
         """End it; in a handshake, a refusal without its end says more."""
@@ -387,7 +403,7 @@ class Client:
     def opened(self, response: Response) -> None:
         """Begin the exchange of messages."""
         self.state = State.OPEN
-        self.attempts = 0
+        self.opened_at = time.monotonic()
         self.head = b""
         self.alive()
         self.call("on_open", response)
@@ -410,8 +426,8 @@ class Client:
         elif opcode == codec.PONG:
             self.call("on_pong", message)
         elif opcode == codec.PING:
-            if self.state is State.OPEN:
-                self.queue_control(codec.PONG, message)
+            self.ping = message
+            self.answer_ping()
         else:
             self.code, self.reason = message
             # RFC 6455 s5.5.1: answer with the same code.
@@ -432,6 +448,19 @@ class Client:
         if self.state in seconds:
             self.deadline = time.monotonic() + seconds[self.state]
 
+    def answer_ping(self) -> None:
+        """Queue a pong, unless the last one still waits there.
+
+        Then only the last ping needs an answer (RFC 6455 s5.5.3): a flood of
+        them cannot fill the outbox.
+        """
+        if self.ping is None or self.pong_left > 0:
+            return
+        if self.state is State.OPEN:
+            self.queue_control(codec.PONG, self.ping)
+            self.pong_left = len(self.outbox)
+        self.ping = None
+
     def queue_control(self, opcode: int, payload: bytes = b"") -> None:
         """Queue a ping or a pong; payload: at most 125 bytes."""
         key = self.random_bytes(4)
@@ -442,7 +471,10 @@ class Client:
         was_full, waited = self.full, len(self.outbox)
         try:
             while self.outbox:
-                del self.outbox[: self.send_some()]
+                sent = self.send_some()
+                del self.outbox[:sent]
+                self.pong_left -= sent
+                self.answer_ping()
             self.full = False
         except ssl.SSLWantReadError:
             self.write_needs_data = True
@@ -555,6 +587,8 @@ class Client:
             self.socket.close()
             self.socket = None
         self.state = State.GONE
+        if time.monotonic() - self.opened_at > STEADY_SECONDS:
+            self.attempts = 0
         # The hooks may connect again, which forgets these.
         error, code, reason = self.error, int(self.code), self.reason
         if error:
@@ -657,21 +691,6 @@ def subprotocols_in(headers: Mapping[str, str]) -> list[str]:
 def has_pending(sock: socket.socket | None) -> bool:
     """Tell whether TLS has decrypted bytes that select() cannot see."""
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-
-
-def first_line(response: Response, body: bytes) -> tuple[str, bool]:
-    """Return the first line of a body, and whether it will be no longer."""
-    length = response.headers.get("Content-Length", "")
-    most = int(length) if SHORT.fullmatch(length) else MAX_BODY
-    is_all = len(body) >= most
-    if "chunked" in response.headers.get("Transfer-Encoding", "").lower():
-        body = body.partition(b"\n")[2]  # that line is the first size
-    line, end, _ = body.lstrip().partition(b"\n")
-    words = line.decode("utf-8", "replace").strip()[:100]
-    return words, is_all or bool(end)
-
-
-SHORT = re.compile("[0-9]{1,3}")  # a length of less than MAX_BODY
 
 
 def explain(error: Exception) -> str:
