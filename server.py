@@ -31,23 +31,13 @@ import time
 from collections import deque
 from email.utils import formatdate
 from itertools import islice
-from typing import (
-    Any,
-    Callable,
-    Collection,
-    Iterator,
-    NoReturn,
-    Sequence,
-    Union,
-)
+from typing import Any, Callable, Collection, Iterator, NoReturn, Sequence
 from urllib.parse import parse_qsl
 
 import codec
 import handshake
 from codec import CloseCode, ProtocolError
 from handshake import HandshakeError, Request
-
-Block = Union[bytes, memoryview]  # what goes out together: frames, or HTTP
 
 # Beside the file itself, also where a symbolic link was started.
 PAGE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "client.html")
@@ -63,7 +53,7 @@ STOPPING_SECONDS = 1.0  # for all; with PATIENCE before and after it, two
 PATIENCE = 0.5
 # One read may be 10,000 messages, and thirty users may shout at once.
 HEARD_AT_ONCE = 50  # messages of one user; then the next one has the word
-TURN_SECONDS = 0.02  # for hearing messages; the rest is heard in the next turn
+TURN_SECONDS = 0.02  # for reading and hearing; the rest is for the next turn
 ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
 FD_SETSIZE = 1024  # descriptors that select() can watch
 WINDOWS_SOCKETS = 512  # sockets that it can watch there
@@ -100,7 +90,8 @@ class User:
         self.decoder = codec.Decoder(masked=True, max_message=max_message)
         # What the last read brought and was not heard yet, or None.
         self.messages: Iterator[tuple[int, Any]] | None = None
-        self.outbox: deque[Block] = deque()  # what the kernel did not take
+        # Blocks that the kernel did not take yet: frames, or HTTP.
+        self.outbox: deque[bytes | memoryview] = deque()
         self.waiting = 0  # bytes in the outbox
         self.full = False  # its kernel buffer, when it was last written to
         self.handshaken = False  # the tutorial's 'shou' => false
@@ -275,10 +266,14 @@ class Server:
             readable.remove(self.listener)
             self.accept()
 
-        # 4. Read once from each readable user, then hear what they say.
+        # 4. Read once from each readable user, then hear what they say. Not
+        # for ever: who is left over is readable in the next turn, too.
+        ends = self.now + TURN_SECONDS
         for user in readable:
             self.read(user)
-        self.hear_all()
+            if time.monotonic() > ends:
+                break
+        self.hear_all(ends)
 
         # 5. Write what waited for room, then what this turn has produced.
         for user in writable:
@@ -408,13 +403,12 @@ class Server:
         user.messages = user.decoder.feed(data)
         self.unheard.append(user)
 
-    def hear_all(self) -> None:
+    def hear_all(self, ends: float) -> None:
         """Hear some messages of each user, in turns, until time is up.
 
         So thirty who shout share the loop with two who talk. Of each user,
         the order stays.
         """
-        ends = self.now + TURN_SECONDS
         while self.unheard:
             user = self.unheard.popleft()
             self.guard(user, self.hear)
@@ -462,7 +456,7 @@ class Server:
         if user.handshaken:
             self.finish(user, codec.encode_close(CloseCode.NORMAL))
 
-    def queue(self, user: User, block: Block) -> None:
+    def queue(self, user: User, block: bytes) -> None:
         """Put a block for one user after all that was said before."""
         if not user.closing and not user.error:
             self.share()  # First what was said to all: the order is kept.
@@ -517,7 +511,7 @@ class Server:
             if user.full:
                 self.notify("wrote", user, sent)
 
-    def keep(self, user: User, block: Block, sent: int = 0) -> None:
+    def keep(self, user: User, block: bytes, sent: int = 0) -> None:
         """Put block[sent:] into an outbox; who has too much there leaves.
 
         All outboxes share the one block. It is not counted: a block of any
@@ -773,7 +767,7 @@ def is_closed(user: Any) -> bool:
     return False
 
 
-def front(outbox: deque[Block]) -> Block:
+def front(outbox: deque[bytes | memoryview]) -> bytes | memoryview:
     """Return the first block of an outbox; small ones, joined: one send."""
     size = count = 0
     for block in outbox:
@@ -784,7 +778,7 @@ def front(outbox: deque[Block]) -> Block:
     return b"".join(islice(outbox, count)) if count > 1 else outbox[0]
 
 
-def forget(outbox: deque[Block], sent: int) -> None:
+def forget(outbox: deque[bytes | memoryview], sent: int) -> None:
     """Remove so many bytes, which were sent, from the front of an outbox."""
     while outbox and sent >= len(outbox[0]):
         sent -= len(outbox.popleft())
