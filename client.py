@@ -628,7 +628,7 @@ def run(*clients: Client) -> None:
         turn(clients)
 
 
-def turn(clients: Sequence[Client | Terminal]) -> None:
+def turn(clients: Sequence[Client]) -> None:
     """Ask the kernel who is ready, and serve each client once."""
     ask_read: list[socket.socket] = []
     ask_write: list[socket.socket] = []
@@ -706,73 +706,56 @@ def explain(error: Exception) -> str:
 # ---- the terminal -----------------------------------------------------------
 
 
-class Terminal:
+class Terminal(Client):
     """The program: what comes in is printed, what is typed is sent.
 
     name: join the tutorial's room, talk in its messages and show them in
-    words; count: end after so many messages.
+    words; count: end after so many messages; options: those of Client.
     """
 
     def __init__(
         self,
-        client: Client,
+        url: str,
         name: str | None = None,
         count: int | None = None,
+        **options: Any,
     ) -> None:
+        super().__init__(url, **options)
         if count is not None and count < 1:
             raise ValueError("the count is at least 1")
         if re.search("[\ud800-\udfff]", name or ""):
             raise ValueError("the name is not UTF-8")
-        self.client = client
-        for hook in HOOKS:
-            setattr(client, hook, getattr(self, hook))
         self.name = name
         self.count = count
         self.keyboard: socket.socket | None = None
         self.typed = bytearray()  # a line that is not yet whole
         self.people: dict[str, str] = {}  # names by the room's codes
-        self.me = ""  # our own code
-        self.pinged_at = 0.0
+        self.me: str | None = None  # our own code
+        self.asked_at = 0.0  # when /ping was typed
         self.status = 1  # of the program, until it ends well
-
-    def run(self) -> None:
-        """Connect; return when it is over."""
-        self.client.connect()
-        while self.client.is_active():
-            turn([self, self.client])
 
     def say_goodbye(self) -> None:
         """Close politely, and return soon, also from a silent server."""
-        self.client.close()
+        self.close()
         time_is_up = time.monotonic() + LEAVING_SECONDS
-        while self.client.is_active():
+        while self.is_active():
             if time.monotonic() > time_is_up:
-                late = f"the rest did not come in {LEAVING_SECONDS:g} s"
-                self.client.end(late)
-            turn([self, self.client])
-
-    # The keyboard is one more socket to wait for, but only while it is open:
-    # nothing typed can be sent before, and nothing at all waits after.
+                self.end(f"the rest did not come in {LEAVING_SECONDS:g} s")
+            turn([self])
 
     def ask_read(self) -> list[socket.socket]:
-        """Watch the keyboard while there is room for what it says."""
-        if self.keyboard and self.client.state is State.OPEN:
-            if len(self.client.outbox) <= MAX_WAITING:
-                return [self.keyboard]
-        return []
-
-    def ask_write(self) -> list[socket.socket]:
-        """Wait for nothing: one cannot write to a keyboard."""
-        return []
-
-    def patience(self) -> float:
-        """Let select() sleep: nothing is due here."""
-        return math.inf
+        """Watch the keyboard, too, while there is room for what it says."""
+        asked = super().ask_read()
+        if self.keyboard and self.state is State.OPEN:
+            if len(self.outbox) <= MAX_WAITING:
+                asked.append(self.keyboard)
+        return asked
 
     def serve(self, ready: set[socket.socket]) -> None:
         """Take what was typed; then it goes out in this turn."""
         if self.keyboard in ready:
             self.read_keyboard()
+        super().serve(ready)
 
     def read_keyboard(self) -> None:
         """Take the lines that are whole; at the end, say goodbye."""
@@ -783,13 +766,13 @@ class Terminal:
             self.typed += b"\n"  # the last line, which has no end
         *lines, self.typed = self.typed.split(b"\n")
         for line in lines:
-            if self.client.state is State.OPEN:  # until one of them was /quit
+            if self.state is State.OPEN:  # until one of them was /quit
                 self.enter(line.decode("utf-8", "replace").rstrip("\r"))
         if not data:
             self.keyboard.close()
             self.keyboard = None
             if self.count is None:  # It may be that answers are awaited.
-                self.client.close()
+                self.close()
 
     def enter(self, line: str) -> None:
         """Do what a line asks for, or say it; // stands for one /."""
@@ -799,14 +782,14 @@ class Terminal:
         elif not line.startswith("/"):
             self.say(line, "all")
         elif word == "/ping":
-            self.pinged_at = time.monotonic()
-            self.client.queue_control(codec.PING, b"typed")
+            self.asked_at = time.monotonic()
+            self.queue_control(codec.PING, b"typed")
         elif word == "/to":
             self.whisper(rest)
         elif word == "/close":
             self.close_as_typed(rest)
         elif word == "/quit":
-            self.client.close()
+            self.close()
         else:
             tell("there are /ping, /to NAME text, /close CODE why, /quit")
             tell("a line that begins with a slash is typed with two: //")
@@ -814,36 +797,45 @@ class Terminal:
     def say(self, text: str, to: str) -> None:
         """Send a line as it is, or in the tutorial's form."""
         if self.name is None:
-            self.client.send(text)
+            self.send(text)
         elif text:
-            self.client.send(urlencode({"nr": text, "key": to}))
+            self.send(urlencode({"nr": text, "key": to}))
 
     def whisper(self, rest: str) -> None:
-        """Say something to one: "NAME text", and a name may have spaces."""
-        for code, name in self.people.items():
-            for who in (name, f"#{code}"):
-                if rest.startswith(who + " "):
-                    self.say(rest[len(who) + 1 :], code)
-                    return
-        tell(f"nobody here is called that: {rest}")
+        """Say something to one: "#CODE text", or "NAME text".
+
+        A name may have spaces, and two people may have the same one.
+        """
+        code, _, text = rest[1:].partition(" ")
+        if rest.startswith("#") and code in self.people:
+            self.say(text, code)
+            return
+        people = self.people.items()
+        found = [code for code, name in people if rest.startswith(name + " ")]
+        if len(found) == 1:
+            self.say(rest[len(self.people[found[0]]) + 1 :], found[0])
+        elif found:
+            tell("more than one is called that; there is /to #CODE text, too")
+        else:
+            tell(f"nobody here is called that: {rest}")
 
     def close_as_typed(self, rest: str) -> None:
         """Close with "CODE reason"; with nothing: 1000."""
         code, _, reason = rest.partition(" ")
         try:
-            self.client.close(int(code or 1000), reason)
+            self.close(int(code or 1000), reason)
         except ValueError:
             tell("to be typed: /close, or /close 4001 with a short reason")
 
-    def on_open(self, client: Client, response: Response) -> None:
+    def on_open(self, response: Response) -> None:
         """Join the room, and begin to listen to the keyboard."""
         if self.name is not None:
-            client.send(urlencode({"type": "add", "ming": self.name}))
+            self.send(urlencode({"type": "add", "ming": self.name}))
         self.keyboard = watch_keyboard()
         if sys.stdin and sys.stdin.isatty():
-            tell(f"connected to {client.url}; /quit ends")
+            tell(f"connected to {self.url}; /quit ends")
 
-    def on_message(self, client: Client, message: str | bytes) -> None:
+    def on_message(self, message: str | bytes) -> None:
         """Print one line for one message."""
         if self.count == 0:
             return  # These came after the last one that was asked for.
@@ -856,39 +848,44 @@ class Terminal:
             show(message)
         except OSError:  # Whoever read it has gone (| head).
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self.client.close()
+            self.close()
         if self.count is not None:
             self.count -= 1
             if not self.count:
-                self.client.close()
+                self.close()
 
-    def on_pong(self, client: Client, payload: bytes) -> None:
+    def on_pong(self, payload: bytes) -> None:
         """Tell how long the answer to /ping took."""
         if payload == b"typed":
-            took = time.monotonic() - self.pinged_at
+            took = time.monotonic() - self.asked_at
             tell(f"pong after {1000 * took:.1f} ms")
 
-    def on_close(self, client: Client, code: int, reason: str) -> None:
+    def on_close(self, code: int, reason: str) -> None:
         """Tell how it ended, if it was not as it should be."""
         if self.keyboard:
             self.keyboard.close()
-        missing = client.decoder.missing
+        missing = self.decoder.missing
         if missing:
             tell(f"a message is lost: {missing} of its bytes did not come")
-        if code in PEACEFUL or (client.ours and client.ours.code == code):
+        if code in PEACEFUL or (self.ours and self.ours.code == code):
             self.status = 0
         elif code != CloseCode.ABNORMAL:
             tell(f"closed with {code} {reason}".rstrip())
-        elif not client.error:  # Else on_error has told it.
-            tell(f"{client.address.host}: {reason}")
+        elif not self.error:  # Else on_error has told it.
+            tell(f"{self.address.host}: {reason}")
 
     def in_words(self, message: str) -> str:
-        """Put a message of the tutorial's room into words; others stay."""
+        """Put a message of the room into words; others are marked as raw.
+
+        The room begins its lines with "room:" or "you are", and those about
+        people with "#" and a code, as names may look the same. Whatever a
+        raw one says, it cannot be taken for one of these.
+        """
         with contextlib.suppress(*NOT_THE_ROOMS):
             fields = json.loads(message)
             if fields.keys() >= {"code", "code1", "time"}:
                 return self.what_happened(fields)
-        return message
+        return f"raw: {message}"
 
     def what_happened(self, fields: dict[str, Any]) -> str:
         """Say who came, left or spoke."""
@@ -898,51 +895,56 @@ class Terminal:
         if kind == "add":
             return self.somebody_came(fields)
         if kind == "rmove":
-            code = str(fields["nrong"])
-            return f"{self.people.pop(code, '#' + code)} left"
+            who = self.who(fields["nrong"])
+            self.people.pop(fields["nrong"], None)
+            return f"{who} left"
         if fields["code"] is False:
             return f"room: {fields['nrong']}"
         return self.somebody_spoke(fields)
 
     def welcome(self, fields: dict[str, Any]) -> str:
-        """Note who is here already."""
-        self.me = str(fields["code"])
-        for user in fields["users"]:
-            self.note(user)
-        names = ", ".join(self.people.values())
-        return f"you are {fields['name']}; here are: {names}"
-
-    def note(self, user: dict[str, Any]) -> str:
-        """Note somebody's name, and return it."""
-        code, name = str(user["code"]), str(user["name"])
-        if name.lower().startswith("room"):
-            name = f"#{code} {name}"  # The room's own words begin like that.
-        self.people[code] = name
-        return name
+        """Note who is here already, ourselves among them."""
+        users = [*fields["users"], fields]
+        people = {user["code"]: str(user["name"]) for user in users}
+        here = ", ".join(describe(*person) for person in people.items())
+        self.me, self.people = fields["code"], people
+        return f"you are {self.who(fields['code'])}; here are: {here}"
 
     def somebody_came(self, fields: dict[str, Any]) -> str:
         """Tell of a newcomer, or another name of somebody known."""
-        old = self.people.get(str(fields["code"]))
-        name = self.note(fields)
-        return f"{old} is now {name}" if old else f"{name} joined"
+        code, name = fields["code"], str(fields["name"])
+        before, now = self.who(code), describe(code, name)
+        is_known = code in self.people
+        self.people[code] = name
+        return f"{before} is now {name}" if is_known else f"{now} joined"
 
     def somebody_spoke(self, fields: dict[str, Any]) -> str:
         """Say who said what, and to whom if not to all."""
-        code, to = str(fields["code"]), str(fields["code1"])
-        who = self.people.get(code, "#" + code)
+        who, to = self.who(fields["code"]), fields["code1"]
         if to == self.me:
             who += ", to you alone"
         elif to != "all":
-            who += f", to {self.people.get(to, '#' + to)} alone"
+            who += f", to {self.who(to)} alone"
         return f"{who}: {fields['nrong']}"
 
+    def who(self, code: str) -> str:
+        """Return "#3 Ana", or "#3" if nobody has told the name."""
+        return describe(code, self.people.get(code, ""))
 
-HOOKS = ("on_open", "on_message", "on_pong", "on_close")
+
+CODE = re.compile("[1-9][0-9]*")  # as the room counts its users
 # What the text of somebody else, read as the room's, can raise.
 NOT_THE_ROOMS = (
     ValueError, LookupError, TypeError, AttributeError, RecursionError,
 )  # fmt: skip
 PEACEFUL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_CODE)
+
+
+def describe(code: str, name: str) -> str:
+    """Return "#3 Ana"; ValueError or TypeError: no room gives such a code."""
+    if not CODE.fullmatch(code):
+        raise ValueError(f"not a code: {code}")
+    return f"#{code} {name}".rstrip()
 
 
 def watch_keyboard() -> socket.socket:
@@ -960,16 +962,14 @@ def watch_keyboard() -> socket.socket:
 def read_stdin(sink: socket.socket) -> None:
     """Copy standard input into a socket, up to its end."""
     with sink, contextlib.suppress(OSError):
-        if sys.stdin is None:
-            return  # it was closed, and its number may be in use again
         # Without a buffer: its lock, held by a thread that sleeps, would
         # stop the interpreter from ending.
-        with open(0, "rb", buffering=0, closefd=False) as keyboard:
-            while True:
-                typed = keyboard.read(PIECE)
-                if not typed:
-                    return
-                sink.sendall(typed)
+        keyboard = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
+        while True:
+            typed = keyboard.read(PIECE)
+            if not typed:
+                return
+            sink.sendall(typed)
 
 
 def show(line: str) -> None:
@@ -982,7 +982,8 @@ def show(line: str) -> None:
 def tell(line: str) -> None:
     """Print what is not from the server, on standard error."""
     plain = printable(line).encode("ascii", "backslashreplace").decode()
-    print(f"client.py: {plain}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # Whoever read it has gone.
+        print(f"client.py: {plain}", file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
@@ -1000,6 +1001,7 @@ CONTROL = re.compile(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
+    open_what_is_closed()
     terminal = make_terminal(arguments)
     try:
         terminal.run()
@@ -1012,26 +1014,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return terminal.status
 
 
+def open_what_is_closed() -> None:
+    """Open what the shell has closed (>&-): else a socket takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(null, mode, closefd=False))  # noqa: SIM115
+
+
 def make_terminal(arguments: Sequence[str] | None) -> Terminal:
     """Return what the arguments ask for; if wrong, exit with one line."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
-        client = make_client(options)
-        return Terminal(client, options.name, options.count)
+        terminal = with_options(options)
+        if any(getattr(options, fault) is not None for fault in FAULTS):
+            from lessons import misbehave  # not needed otherwise
+
+            misbehave.begin(terminal, options, tell)
     except ValueError as error:
         parser.error(str(error))
+    return terminal
 
 
-def make_client(options: argparse.Namespace) -> Client:
-    """Return a client, with the faults that are asked for."""
+def with_options(options: argparse.Namespace) -> Terminal:
+    """Return a terminal that connects as the options say."""
     context = None
     if options.insecure:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    client = Client(
+    return Terminal(
         options.url,
+        options.name,
+        options.count,
         headers=dict(options.header),
         origin=options.origin,
         subprotocols=options.subprotocol,
@@ -1040,11 +1056,6 @@ def make_client(options: argparse.Namespace) -> Client:
         max_message=8 * codec.MAX_MESSAGE,
         ssl_context=context,
     )
-    if any(getattr(options, fault) is not None for fault in FAULTS):
-        from lessons import misbehave  # not needed otherwise
-
-        misbehave.begin(client, options, tell)
-    return client
 
 
 FAULTS = ("raw", "dribble", "slow", "key", "seed")

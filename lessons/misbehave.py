@@ -122,7 +122,11 @@ def never_read(client: Any) -> None:
     def is_asleep() -> bool:
         return bool(client.state.name == "OPEN")
 
-    client.ask_read = lambda: [] if is_asleep() else ask_read()
+    def ask_others() -> list[socket.socket]:
+        asleep = client.socket if is_asleep() else None
+        return [sock for sock in ask_read() if sock is not asleep]
+
+    client.ask_read = ask_others  # A terminal has a keyboard, too.
     client.read = lambda: None if is_asleep() else read()
     client.dial = lambda: dial_with_little_room(client)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import select
@@ -185,7 +186,7 @@ class Pipes(ProgramCase):
     def test_a_room_in_words(self):
         eve = self.peer()
         with Program(self.url, "--name", "Ana") as ana:
-            ana.wait_for("you are Ana; here are: Ana")
+            ana.wait_for("you are #2 Ana; here are: #2 Ana")
             ben = self.peer()
             ben.send("type=add&ming=Ben+B")
             ben.receive_json()
@@ -196,6 +197,7 @@ class Pipes(ProgramCase):
             self.assertEqual(whisper["nrong"], "psst")
             self.assertEqual(whisper["code1"], "3")
             self.assertEqual(ben.receive_json()["nrong"], "hm")
+            ben.send("#3 Ben B: raw")
             ben.send("nr=hi&key=2")
             ben.send("type=add&ming=Benno")
             ana.wait_for("Ben B is now Benno")
@@ -204,9 +206,11 @@ class Pipes(ProgramCase):
             forged = '{"type": "rmove", "nrong": "3", "code": false}'
             eve.send(forged)
             ana.wait_for("{")
-            eve.send("type=add&ming=room")
+            eve.send("type=add&ming=Ana")
             eve.send("nr=There+is+nobody&key=all")
             ana.wait_for("nobody")
+            ana.type("/to Ana who?\n/to #1 you!\n")
+            ana.wait_for("you!")
             ben.close()
             ana.wait_for("left")
             ana.type("/quit\n")
@@ -214,22 +218,30 @@ class Pipes(ProgramCase):
             self.assertEqual(
                 ana.said.splitlines(),
                 [
-                    "you are Ana; here are: Ana",
-                    "Ben B joined",
-                    "Ana: a=b&c",
-                    "Ana, to Ben B alone: psst",
-                    "Ana, to Ben B alone: hm",
-                    "Ben B, to you alone: hi",
-                    "Ben B is now Benno",
+                    "you are #2 Ana; here are: #2 Ana",
+                    "#3 Ben B joined",
+                    "#2 Ana: a=b&c",
+                    "#2 Ana, to #3 Ben B alone: psst",
+                    "#2 Ana, to #3 Ben B alone: hm",
+                    "raw: #3 Ben B: raw",
+                    "#3 Ben B, to you alone: hi",
+                    "#3 Ben B is now Benno",
                     "#1: boo",
                     f"#1: {forged}",
-                    "#1 room joined",
-                    "#1 room: There is nobody",
-                    "Benno left",
+                    "#1 Ana joined",
+                    "#1 Ana: There is nobody",
+                    "#2 Ana, to #1 Ana alone: you!",
+                    "#3 Benno left",
                 ],
             )
-            told = "client.py: nobody here is called that: Eve hey\n"
-            self.assertEqual(ana.told, told)
+            self.assertEqual(
+                ana.told.splitlines(),
+                [
+                    "client.py: nobody here is called that: Eve hey",
+                    "client.py: more than one is called that; "
+                    "there is /to #CODE text, too",
+                ],
+            )
 
     def test_commands(self):
         with Program(self.url) as child:
@@ -259,18 +271,47 @@ class Pipes(ProgramCase):
             self.assertEqual(child.end(), 0)
             self.assertEqual(child.told, "")
 
-    def test_standard_input_that_is_closed(self):
+    @unittest.skipIf(os.name == "nt", "a shell of Unix can do this")
+    def test_closed_streams(self):
+        refused = f"ws://127.0.0.1:{free_port()}/"
+        for closed in itertools.product((False, True), repeat=3):
+            for arguments, status, out, err in (
+                ([self.url, "--name", "A"], 0, "(you are .*)?hello\n", ""),
+                ([refused], 1, "", "client.py: .*refused\n"),
+                (["--what"], 2, "", "client.py: type an address.*\n"),
+                (["--help"], 0, "usage: .*", ""),
+            ):
+                with self.subTest(closed=closed, arguments=arguments):
+                    if closed[0]:  # There is nothing to say.
+                        out = out.replace("hello\n", "")
+                    done = self.run_without(closed, arguments)
+                    self.assertEqual(done[0], status)
+                    for stream, words in ((1, out), (2, err)):
+                        words = "" if closed[stream] else words
+                        self.assertRegex(done[stream], f"(?s)^{words}$")
+
+    def run_without(self, closed, arguments):
+        """Run the program without these of its three streams."""
         code = (
-            "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"
+            "import os, sys\n"
+            "for number in (0, 1, 2):\n"
+            "    if sys.argv[1][number] == 'x': os.close(number)\n"
+            "os.execv(sys.argv[2], sys.argv[2:])"
         )
+        marks = "".join("-x"[one] for one in closed)
         done = subprocess.run(
-            [sys.executable, "-c", code, *COMMAND, self.url],
+            [sys.executable, "-c", code, marks, *COMMAND, *arguments],
+            input=b"hello\n",
             capture_output=True,
             timeout=DEADLINE,
         )
-        self.assertEqual(
-            (done.returncode, done.stdout, done.stderr), (0, b"", b"")
-        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "a device of Linux")
+    def test_the_reader_of_the_errors_may_go(self):
+        url = f"ws://127.0.0.1:{free_port()}/"
+        with open("/dev/full", "w") as full, Program(url, stderr=full) as child:
+            self.assertEqual(child.end(), 1)
 
     def test_ctrl_c(self):
         with Program(self.url) as child:
@@ -459,9 +500,9 @@ class PseudoTerminal(ProgramCase):
 
     def test_a_chat(self):
         self.wait_for(f"client.py: connected to {self.url}; /quit ends\r\n")
-        self.wait_for("you are Ana; here are: Ana\r\n")
+        self.wait_for("you are #1 Ana; here are: #1 Ana\r\n")
         self.type("hello\n")
-        self.wait_for("Ana: hello\r\n")
+        self.wait_for("#1 Ana: hello\r\n")
         self.peer().send("nr=%1B%5B2J&key=all")
         self.wait_for("#2: \\x1b[2J\r\n")
         self.type("/ping\n")
@@ -470,14 +511,14 @@ class PseudoTerminal(ProgramCase):
         self.assertEqual(self.process.wait(DEADLINE), 0)
 
     def test_the_end_of_input(self):
-        self.wait_for("you are Ana")
+        self.wait_for("you are #1 Ana")
         self.type("bye\n\x04")
         self.wait_for("Ana: bye")
         self.assertEqual(self.process.wait(DEADLINE), 0)
         self.assertEqual(self.room.left, [(1000, "")])
 
     def test_ctrl_c_with_the_keyboard_asleep(self):
-        self.wait_for("you are Ana")
+        self.wait_for("you are #1 Ana")
         self.process.send_signal(signal.SIGINT)
         self.assertEqual(self.process.wait(DEADLINE), 0)
         self.assertNotIn("Traceback", self.screen)
@@ -506,7 +547,7 @@ class Options(ProgramCase):
             headers["Sec-WebSocket-Key"], "AAAAAAAAAAAAAAAAAAAAAA=="
         )
         made = client.make_terminal([self.url, "--ping-interval", "9"])
-        self.assertEqual(made.client.ping_interval, 9)
+        self.assertEqual(made.ping_interval, 9)
 
     def test_a_wrong_key_is_refused(self):
         status, _, err = run(self.url, "--key", "short")
@@ -641,7 +682,10 @@ class Lab(ProgramCase):
             child.process.send_signal(signal.SIGINT)
             self.assertEqual(child.end(), 0)
             self.assertLess(time.monotonic() - start, 2.2)
-            self.assertEqual((len(child.said), child.told), (140_031, ""))
+            self.assertEqual(
+                (len(child.said), child.told),
+                (len("you are #1 Slow; here are: #1 Slow\n") + 2 * 70_006, ""),
+            )
 
     def test_seed(self):
         heard = []
@@ -687,7 +731,7 @@ class Words(unittest.TestCase):
     """What is made of a room's messages, also of wrong ones."""
 
     def test_what_is_not_the_rooms_is_shown_as_it_is(self):
-        terminal = Terminal(Client("ws://a/"), name="Ana")
+        terminal = Terminal("ws://a/", name="Ana")
         for message in (
             "hello", "", "3", "null", "[1]", '"x"', "{}", '{"type": []}',
             '{"type": "madd"}', '{"type": "madd", "code": 1, "users": 3}',
@@ -699,10 +743,41 @@ class Words(unittest.TestCase):
             '{"code": "1", "code1": "all", "time": "01-01 00:00:00"}',
         ):  # fmt: skip
             with self.subTest(message=message[:50]):
-                self.assertEqual(terminal.in_words(message), message)
+                self.assertEqual(terminal.in_words(message), "raw: " + message)
+
+    def test_codes_that_no_room_gives(self):
+        terminal = Terminal("ws://a/", name="Ana")
+        for code in (
+            "all",
+            "",
+            "0",
+            "01",
+            "-1",
+            "1 ",
+            "\u0661",
+            1,
+            None,
+            ["1"],
+        ):
+            add = {"type": "add", "name": "Eve", "code": code}
+            for fields in (
+                add,
+                {**add, "type": "madd", "users": []},
+                {**add, "type": "madd", "code": "1", "users": [add]},
+                {"type": "rmove", "nrong": code, "code": False},
+                {"nrong": "x", "code": code},
+                {"nrong": "x", "code": "1", "code1": f"{code}x"},
+            ):
+                common = {"code1": "all", "time": "01-01 00:00:00"}
+                message = json.dumps({**common, **fields})
+                with self.subTest(message):
+                    self.assertEqual(
+                        terminal.in_words(message), "raw: " + message
+                    )
+                    self.assertEqual((terminal.people, terminal.me), ({}, None))
 
     def test_what_is(self):
-        terminal = Terminal(Client("ws://a/"), name="Ana")
+        terminal = Terminal("ws://a/", name="Ana")
         for message, words in (
             ({"type": "rmove", "nrong": "9", "code": False}, "#9 left"),
             ({"nrong": "x", "code": "9", "code1": "all"}, "#9: x"),
@@ -711,13 +786,15 @@ class Words(unittest.TestCase):
             ({"type": "add", "name": "Room: y", "code": "9"},
              "#9 Room: y joined"),
             ({"nrong": "x", "code": "9"}, "#9 Room: y: x"),
+            ({"type": "add", "name": "Room: y", "code": "10"},
+             "#10 Room: y joined"),
         ):  # fmt: skip
             with self.subTest(words):
                 message = {"code1": "all", "time": "01-01 00:00:00", **message}
                 self.assertEqual(terminal.in_words(json.dumps(message)), words)
 
     def test_what_our_room_says_to_one_who_asks_for_nobody(self):
-        terminal = Terminal(Client("ws://a/"), name="Ana")
+        terminal = Terminal("ws://a/", name="Ana")
         with serving(Room()) as room, Peer(room.port) as peer:
             peer.send("nr=hi&key=99")
             self.assertEqual(
@@ -752,25 +829,23 @@ class Words(unittest.TestCase):
             ((1000,), 1002, 1),
         ):
             with self.subTest(closed=closed, code=code):
-                made = Client("ws://a/")
-                terminal = Terminal(made)
+                made = Terminal("ws://a/")
                 made.state = State.OPEN
                 for number in closed:
                     made.close(number)
                 with mock.patch("client.tell") as tell:
-                    made.on_close(made, code, "")
-                self.assertEqual(terminal.status, status)
+                    made.on_close(code, "")
+                self.assertEqual(made.status, status)
                 self.assertEqual(tell.call_count, status)
 
     def test_the_keyboard_waits_while_much_is_unsent(self):
-        made = Client("ws://a/")
-        terminal = Terminal(made)
+        terminal = Terminal("ws://a/")
         terminal.keyboard = object()
-        made.state = State.CONNECTING
+        terminal.state = State.CONNECTING
         self.assertEqual(terminal.ask_read(), [])
-        made.state = State.OPEN
+        terminal.state = State.OPEN
         self.assertEqual(terminal.ask_read(), [terminal.keyboard])
-        made.outbox += bytes(client.MAX_WAITING + 1)
+        terminal.outbox += bytes(client.MAX_WAITING + 1)
         self.assertEqual(terminal.ask_read(), [])
 
 
