@@ -109,6 +109,7 @@ class Client:
         self.timeout = timeout
         self.max_message = max_message
         self.ssl_context = ssl_context
+        self.random_bytes = secrets.token_bytes  # Nobody can guess them.
         self.state = State.NEW
         self.reconnect_at = math.inf
         self.attempts = 0  # since the last steady connection
@@ -185,13 +186,12 @@ class Client:
         except socket.timeout:  # is TimeoutError only from Python 3.10 on
             late = f"no connection in {self.timeout:g} s"
             self.end(late, TimeoutError(late))
-            return
         except (OSError, ValueError) as error:
             self.end(explain(error), error)
-            return
-        self.call("on_connect")
-        if self.state is State.CONNECTING:  # The hook may have closed it.
-            self.outbox += self.request()
+        else:
+            self.call("on_connect")
+            if self.state is State.CONNECTING:  # The hook may have closed it.
+                self.outbox += self.request()
 
     def send(self, message: str | bytes) -> None:
         """Send str as text, bytes as binary; after close(): nothing.
@@ -280,10 +280,6 @@ class Client:
     def make_key(self) -> str:
         """Return a Sec-WebSocket-Key: 16 random bytes in base64 (s4.1)."""
         return base64.b64encode(self.random_bytes(16)).decode()
-
-    def random_bytes(self, size: int) -> bytes:
-        """Return bytes that nobody can guess."""
-        return secrets.token_bytes(size)
 
     # ---- what turn() asks and does ----------------------------------------
 
@@ -468,7 +464,7 @@ class Client:
 
     def write(self) -> None:
         """Send until the outbox is empty or the kernel is full."""
-        was_full, waited = self.full, len(self.outbox)
+        was_full, sent = self.full, 0
         try:
             while self.outbox:
                 sent = self.send_some()
@@ -483,7 +479,7 @@ class Client:
         except OSError as error:
             self.fail(error)
             return
-        if was_full and len(self.outbox) < waited:
+        if was_full and sent:
             self.alive()
 
     def send_some(self) -> int:
@@ -895,7 +891,7 @@ class Terminal(Client):
         if kind == "add":
             return self.somebody_came(fields)
         if kind == "rmove":
-            who = self.who(fields["nrong"])
+            who = describe(fields["nrong"], self.people)
             self.people.pop(fields["nrong"], None)
             return f"{who} left"
         if fields["code"] is False:
@@ -906,30 +902,27 @@ class Terminal(Client):
         """Note who is here already, ourselves among them."""
         users = [*fields["users"], fields]
         people = {user["code"]: str(user["name"]) for user in users}
-        here = ", ".join(describe(*person) for person in people.items())
+        here = ", ".join(describe(code, people) for code in people)
         self.me, self.people = fields["code"], people
-        return f"you are {self.who(fields['code'])}; here are: {here}"
+        return f"you are {describe(fields['code'], people)}; here are: {here}"
 
     def somebody_came(self, fields: dict[str, Any]) -> str:
         """Tell of a newcomer, or another name of somebody known."""
-        code, name = fields["code"], str(fields["name"])
-        before, now = self.who(code), describe(code, name)
-        is_known = code in self.people
-        self.people[code] = name
-        return f"{before} is now {name}" if is_known else f"{now} joined"
+        code, is_known = fields["code"], fields["code"] in self.people
+        before = describe(code, self.people)
+        self.people[code] = str(fields["name"])
+        if is_known:
+            return f"{before} is now {self.people[code]}"
+        return f"{describe(code, self.people)} joined"
 
     def somebody_spoke(self, fields: dict[str, Any]) -> str:
         """Say who said what, and to whom if not to all."""
-        who, to = self.who(fields["code"]), fields["code1"]
+        who, to = describe(fields["code"], self.people), fields["code1"]
         if to == self.me:
             who += ", to you alone"
         elif to != "all":
-            who += f", to {self.who(to)} alone"
+            who += f", to {describe(to, self.people)} alone"
         return f"{who}: {fields['nrong']}"
-
-    def who(self, code: str) -> str:
-        """Return "#3 Ana", or "#3" if nobody has told the name."""
-        return describe(code, self.people.get(code, ""))
 
 
 CODE = re.compile("[1-9][0-9]*")  # as the room counts its users
@@ -940,11 +933,11 @@ NOT_THE_ROOMS = (
 PEACEFUL = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_CODE)
 
 
-def describe(code: str, name: str) -> str:
+def describe(code: str, people: Mapping[str, str]) -> str:
     """Return "#3 Ana"; ValueError or TypeError: no room gives such a code."""
     if not CODE.fullmatch(code):
         raise ValueError(f"not a code: {code}")
-    return f"#{code} {name}".rstrip()
+    return f"#{code} {people.get(code, '')}".rstrip()
 
 
 def watch_keyboard() -> socket.socket:
