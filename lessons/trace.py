@@ -197,7 +197,8 @@ class Trace(Observer):
             self.show_block(block, way)
             return
         head, _, body = block.partition(b"\r\n\r\n")
-        self.show_head(head, way, "answer")
+        key = user.request and user.request.headers.get("Sec-WebSocket-Key")
+        self.show_head(head, way, "answer", key or "")
         if len(body) > 200:
             self.tell(f"  {many(len(body), 'byte')} of body")
         elif body:
@@ -245,8 +246,13 @@ class Trace(Observer):
 
     # ---- heads and frames -------------------------------------------------
 
-    def show_head(self, head: bytes, way: str, what: str) -> None:
-        """Show a request or an answer, with what its lines are needed for."""
+    def show_head(
+        self, head: bytes, way: str, what: str, key: str = ""
+    ) -> None:
+        """Show a request or an answer, with what its lines are needed for.
+
+        key: that was asked with, if this is an answer.
+        """
         lines = explain_head(head)
         first = plain(lines[0].raw)
         # By name: each header once, however often somebody sends it.
@@ -257,8 +263,8 @@ class Trace(Observer):
         unused = len(lines) - len(shown)
         if unused:
             shown.append(f"({many(unused, 'more line')} not used)")
-        if "sec-websocket-key" in needed:
-            shown += accept_lines(needed["sec-websocket-key"])
+        if "sec-websocket-accept" in needed:
+            shown += accept_lines(key)
         title = f"{kind} {way}"
         rows = [cut(f"  {row}") for row in shown]
         self.tell(
@@ -590,9 +596,8 @@ def needed_line(line: Line) -> str:
     return f"{cut(plain(line.raw), WIDTH - 2 - len(needed)):<46}{needed}"
 
 
-def accept_lines(line: Line) -> list[str]:
+def accept_lines(key: str) -> list[str]:
     """Return how the answer to a Sec-WebSocket-Key is made, if it is one."""
-    key = line.raw.partition(b":")[2].strip().decode("latin-1")
     steps = accept_steps(key)
     if not steps:
         return []

@@ -129,14 +129,14 @@ HANDSHAKE #1 --> server   request complete
   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==     needed: 16 random bytes
   Sec-WebSocket-Version: 13                       needed: 13
   (2 more lines not used)
-    key + GUID  dGhlIHNhbXBsZSBub25jZQ==258EAFA5-E914-47DA-95CA-C5AB0DC85B11
-    SHA-1       b3 7a 4f 2c c0 62 4f 16 90 f6 46 06 cf 38 59 45 b2 be c4 ea
-    base64      s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
 HANDSHAKE server --> #1   answer
   HTTP/1.1 101 Switching Protocols                needed: 101
   Upgrade: websocket                              needed: websocket
   Connection: Upgrade                             needed: Upgrade
   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=  needed: the base64
+    key + GUID  dGhlIHNhbXBsZSBub25jZQ==258EAFA5-E914-47DA-95CA-C5AB0DC85B11
+    SHA-1       b3 7a 4f 2c c0 62 4f 16 90 f6 46 06 cf 38 59 45 b2 be c4 ea
+    base64      s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
 """
 
 HELLO_SHOWN = """
@@ -259,6 +259,18 @@ class Golden(unittest.TestCase):
         with Watched() as watched:
             watched.open()
             self.check(watched, OPENING)
+
+    def test_no_accept_key_is_shown_that_was_never_computed(self):
+        bad = REQUEST.replace(KEY.encode(), b"short")
+        other = handshake.request_head(
+            "127.0.0.1:9000", "/", KEY, {"Origin": "http://evil.example"}
+        )
+        for request, status in ((bad, " 400 "), (other, " 403 ")):
+            with self.subTest(status), Watched() as watched:
+                watched.say(watched.connect(), request)
+                shown = watched.text()
+                self.assertIn(status, shown)
+                self.assertNotIn("SHA-1", shown)
 
     def test_one_frame_from_one_user_to_all(self):
         with Watched() as watched:
