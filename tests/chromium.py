@@ -288,11 +288,15 @@ class Tab:
             mobile=False,
         )
 
-    def sleep(self):
-        """Minimise the window and stop all timers, as browsers do in time."""
+    def hide(self):
+        """Minimise the window, with all timers going on."""
         self.call("Emulation.setFocusEmulationEnabled", enabled=False)
         self.set_window("minimized")
         self.wait_for("document.hidden")
+
+    def sleep(self):
+        """Minimise the window and stop all timers, as browsers do in time."""
+        self.hide()
         self.call("Page.setWebLifecycleState", state="frozen")
 
     def wake(self):
