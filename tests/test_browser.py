@@ -50,19 +50,32 @@ FIND = """(kind, text) => [...document.querySelectorAll('#messages .' + kind)]
     .filter(entry => entry.textContent.includes(text)).length"""
 TEXTS = """[...document.querySelectorAll('#messages .text')]
     .map(element => element.textContent)"""
+ENTRIES = "document.getElementById('messages').children"
 STATE = "document.getElementById('state').textContent"
 COUNTDOWN = "document.getElementById('countdown').textContent"
 TEXT = "document.getElementById('text').value"
 PEOPLE = """[...document.querySelectorAll('#people li')]
     .filter(item => item.checkVisibility()).map(item => item.innerText)"""
-# What the page sees when the computer has slept for ten minutes.
-CLOCK_JUMPS = "(now => Date.now = () => now() + 600000)(Date.now)"
-NO_TICKS = "window.setInterval = () => 0"
+# What the page sees when the computer has slept for some seconds.
+CLOCK_JUMPS = """(seconds => (now =>
+    Date.now = () => now() + seconds * 1000)(Date.now))"""
+NO_TICKS = "window.setInterval = () => 0;"
+# The page waits up to a half less or more than this: exactly so long.
+NO_JITTER = "Math.random = () => 0.5;"
 # Keeps in seen what the countdown says, one after the other.
 WATCH_COUNTDOWN = """window.seen = [];
     (element => new MutationObserver(() => seen.push(element.textContent))
     .observe(element, {childList: true}))(document.getElementById('countdown'))
     """
+# Counts the changes in the list of people, one for each who comes or goes.
+WATCH_PEOPLE = """window.changes = 0;
+    new MutationObserver(all => all.forEach(one => {
+      changes += one.addedNodes.length + one.removedNodes.length; }))
+    .observe(document.getElementById('people'), {childList: true})"""
+NOTE_REVOKED = """window.revoked = [];
+    (revoke => URL.revokeObjectURL = url => { revoked.push(url); revoke(url); }
+    )(URL.revokeObjectURL)"""
+CROWD_SECONDS = 2  # on a busy machine; it was half a minute
 # The lowest contrast of any text with what is behind it (WCAG 2).
 CONTRAST = """(() => {
   const parse = color => color.match(/[\\d.]+/g).map(Number);
@@ -207,9 +220,9 @@ class BrowserTest(unittest.TestCase):
     def click(self, tab, button):
         tab.run("id => document.getElementById(id).click()", button)
 
-    def sleep_long(self, tab):
-        """Ten minutes pass for the page; then the network is there again."""
-        tab.run(CLOCK_JUMPS)
+    def sleep_long(self, tab, seconds=600):
+        """Time passes for the page; then the network is there again."""
+        tab.run(CLOCK_JUMPS, seconds)
         tab.run("window.dispatchEvent(new Event('online'))")
 
     def put(self, tab, field, text):
@@ -380,7 +393,7 @@ class ConversationTest(BrowserTest):
             with self.subTest(sought):
                 ana.run("document.getElementById('find').select()")
                 ana.type(sought)
-                self.assertEqual(len(ana.run(PEOPLE)), found)
+                ana.wait_for(f"({PEOPLE}).length === {found}")
         # With fewer people there is nothing to search, and nobody hidden.
         peers[0].close()
         ana.wait_for(f"({PEOPLE}).length === 8")
@@ -511,12 +524,8 @@ class ForeignTest(BrowserTest):
         bo = self.peer()
         bo.send(make_png())
         self.wait_for_entry(ana, "binary", "image/png")
-        ana.run(
-            """window.revoked = [];
-            const revoke = URL.revokeObjectURL;
-            URL.revokeObjectURL = url => { revoked.push(url); revoke(url); };
-            window.picture = document.images[0].src; 0"""
-        )
+        ana.run(NOTE_REVOKED)
+        ana.run("window.picture = document.images[0].src")
         for number in range(600):
             bo.send(f"message {number}.")
         self.wait_for_entry(ana, "raw", "message 599.")
@@ -533,12 +542,46 @@ class ForeignTest(BrowserTest):
             })()"""
         )
 
+    def test_bytes_are_bounded(self):
+        """The oldest picture's are let go; its entry stays, and says so."""
+        ana = self.open("Ana")
+        bo = self.peer()
+        ana.run(NOTE_REVOKED)
+        sizes = [1, 2**20, *[2**20] * 63, 5, 9]
+        for number, size in enumerate(sizes, 1):
+            bo.send(make_png().ljust(size, b"\0"))
+            bo.receive()
+            if number % 8 == 0:  # or the room would take her for asleep
+                ana.wait_for(f"{ENTRIES}.length === {number} + 2")
+        self.wait_for_entry(ana, "binary", "Its bytes were let go", 2)
+        for number, size in ((2, len(make_png())), (3, 2**20)):
+            entry = ana.run(f"{ENTRIES}[{number}].textContent")
+            self.assertIn(f"{size:,} bytes. Its bytes were let go", entry)
+        self.assertEqual(ana.run("document.images.length"), 65)
+        self.assertEqual(ana.run("document.links.length"), 65)
+        self.assertEqual(ana.run("revoked.length"), 2)
+
 
 class RelayTest(BrowserTest):
     """A server that is not the room: all get what one sends, as it came."""
 
     def make_server(self):
         return Server(port=0)
+
+    def fake(self, peer, **fields):
+        """Say what looks like one of the room's messages."""
+        peer.send(json.dumps({"code1": "all", "time": "11:22:33", **fields}))
+
+    def fake_room(self, *people):
+        """Open a tab that takes a peer for the room; return both."""
+        ana, bo = self.open(), self.peer()
+        ana.type("Ana")
+        ana.press("Enter")
+        bo.receive()
+        own = {"code": "7", "name": "Ana"}
+        self.fake(bo, type="madd", **own, users=[own, *people])
+        ana.wait_for(f"{STATE}.startsWith('Open. You are Ana #7')")
+        return ana, bo
 
     def test_it_can_be_used(self):
         """Join is never answered, and yet one can speak then."""
@@ -550,47 +593,130 @@ class RelayTest(BrowserTest):
         self.wait_for_entry(ana, "raw", "nr=Hello&key=all")
 
     def test_what_is_not_the_rooms_is_shown_as_it_came(self):
-        ana = self.open()
-        bo = self.peer()
+        ana, bo = self.fake_room()
         raw = [
             "just a text", "", "42", "null", "[]", '{"type": "add"}',
             '{"nrong": 1, "code": "1", "code1": "all", "time": ""}',
             '{"nrong": "x", "code": true, "code1": "all", "time": ""}',
+            '{"nrong": "x", "code": "1", "code1": "ALL", "time": ""}',
+            '{"nrong": "x", "code": "all", "code1": "1", "time": ""}',
             '{"type": "madd", "name": "x", "code": "9", "time": "",'
-            ' "users": [null]}',
+            ' "users": []}',
             '{"type": "rmove", "nrong": {}, "time": ""}',
+            '{"type": "rmove", "nrong": "all", "time": ""}',
         ]  # fmt: skip
+        for code in ("all", "", "0", "07", "-1", "1e3", " 9", "9\n", "\u0669"):
+            add = {"type": "add", "name": "x", "code": code, "time": ""}
+            raw.append(json.dumps(add))
         for message in raw:
             bo.send(message)
-        self.wait_for_entry(ana, "raw", "", len(raw))
-        self.assertEqual(ana.run(TEXTS), raw)
+        self.wait_for_entry(ana, "raw", "", len(raw) + 1)
+        self.assertEqual(ana.run(TEXTS)[1:], raw)
+        self.assertEqual(ana.run(PEOPLE), ["Ana #7 (you)"])
+        receivers = "[...document.getElementById('to')].map(o => o.value)"
+        self.assertEqual(ana.run(receivers), ["", "all", "7"])
+
+    def test_nothing_is_obeyed_before_the_room_knows_us(self):
+        """Nobody there may take a tab over: it is all raw until then."""
+        ana, bo = self.open(), self.peer()
+        one = {"code": "9", "name": "Eve"}
+
+        def fake_all():
+            self.fake(bo, type="add", **one)
+            self.fake(bo, code="9", nrong="Hello")
+            self.fake(bo, type="rmove", nrong="9")
+
+        self.fake(bo, type="madd", **one, users=[one])
+        fake_all()
+        self.wait_for_entry(ana, "raw", '"time": "11:22:33"', 4)
+        ana.type("Ana")
+        ana.press("Enter")
+        ana.wait_for(f"{STATE} === 'Open. Your name was sent.'")
+        fake_all()
+        self.wait_for_entry(ana, "raw", '"time": "11:22:33"', 7)
+        self.assertEqual(ana.run(PEOPLE), [])
+        self.fake(bo, type="madd", **one, users=[one])
+        ana.wait_for(f"{STATE}.startsWith('Open. You are Eve #9')")
+        fake_all()
+        self.wait_for_entry(ana, "notice", "Eve #9 (you) left.")
+        self.wait_for_entry(ana, "raw", '"time": "11:22:33"', 7)
 
     def test_markup_in_the_rooms_words(self):
-        ana = self.open()
-        fields = {"name": MARKUP, "code": MARKUP, "time": MARKUP}
-        self.peer().send(json.dumps({"type": "add", **fields}))
+        ana, bo = self.fake_room()
+        self.fake(bo, type="add", name=MARKUP, code="8", time=MARKUP)
+        self.fake(bo, nrong=MARKUP, code="8", time=MARKUP)
         self.wait_for_entry(ana, "notice", MARKUP)
+        self.wait_for_entry(ana, "chat", MARKUP[-8:])
         self.assertEqual(ana.run("document.images.length"), 0)
         self.assertEqual(ana.run("typeof hacked"), "undefined")
 
     def test_the_room_speaks(self):
         """In nobody's name: its "code" is false; and it may speak to one."""
-        ana, bo = self.open(), self.peer()
-        own = {"code": "7", "name": "Ana", "time": "11:22:33"}
-        ana.type("Ana")
-        ana.press("Enter")
-        bo.send(json.dumps({"type": "madd", **own, "users": [own]}))
-        ana.wait_for(f"{STATE}.startsWith('Open. You are Ana #7')")
-        self.say(ana, "psst")
-        said = {"nrong": "Hello", "code": False, "time": "11:22:33"}
-        bo.send(json.dumps({**said, "code1": "all"}))
-        self.wait_for_entry(ana, "chat", "The room · 11:22:33Hello")
-        self.wait_for_entry(ana, "notice", "This did not come back", 0)
-        # To her alone: it could not pass on what she said.
-        bo.send(json.dumps({**said, "code1": "9"}))
+        ana, bo = self.fake_room()
+        self.fake(bo, nrong="Hello", code=False)
+        self.fake(bo, nrong="Hello", code=False, code1="9")
         whisper = "The room whispers to you only · 11:22:33Hello"
         self.wait_for_entry(ana, "whisper", whisper)
-        self.wait_for_entry(ana, "notice", "This did not come back: perhaps")
+        self.wait_for_entry(ana, "chat", "The room · 11:22:33Hello")
+        self.wait_for_entry(ana, "notice", "This did not come back", 0)
+
+    def test_a_crowd(self):
+        """Its work grows with the number of people, not with its square."""
+        crowd = [{"code": str(n), "name": ""} for n in range(1000, 13000)]
+        begin = time.monotonic()
+        ana, bo = self.fake_room(*crowd)
+        ana.wait_for("document.getElementById('count').innerText === '12001'")
+        self.assertLess(time.monotonic() - begin, CROWD_SECONDS)
+        self.assertEqual(len(ana.run(PEOPLE)), 101)
+        self.assertEqual(ana.run(PEOPLE)[100], "… 11901 more: search")
+        self.assertEqual(ana.run("document.getElementById('to').length"), 102)
+
+    def test_a_rush(self):
+        """They come one by one, but are not shown one by one."""
+        ana, bo = self.fake_room()
+        ana.run(WATCH_PEOPLE)
+        begin = time.monotonic()
+        for number in range(1000, 2200):
+            self.fake(bo, type="add", code=str(number), name=f"N {number}")
+        self.wait_for_entry(ana, "notice", "N 2199 #2199 came.")
+        self.assertLess(time.monotonic() - begin, CROWD_SECONDS)
+        self.assertEqual(len(ana.run(PEOPLE)), 101)
+        self.assertLess(ana.run("changes"), 600)
+
+    def test_who_is_not_shown_is_found(self):
+        crowd = [
+            {"code": str(number), "name": f"Name {number}"}
+            for number in range(1000, 1300)
+        ]
+        ana, bo = self.fake_room(*crowd)
+        ana.wait_for(f"({PEOPLE}).length === 101")
+        ana.run("document.getElementById('find').focus()")
+        ana.type("name 1250")
+        ana.wait_for(f"({PEOPLE}).length === 1")
+        ana.run("document.querySelector('#people button').click()")
+        ana.run("document.getElementById('find').select()")
+        ana.type("name 11")
+        ana.wait_for(f"({PEOPLE}).length === 101")
+        # Who was chosen stays chosen, and in sight.
+        self.assertEqual(ana.run(PEOPLE)[100], "Name 1250 #1250")
+        pressed = "document.querySelector('[aria-pressed=true]').innerText"
+        self.assertEqual(ana.run(pressed), "Name 1250 #1250")
+        self.put(ana, "text", "psst")
+        ana.press("Enter")
+        self.assertEqual(bo.receive()[:15], '{"code1": "all"')
+        self.assertEqual(bo.receive(), "nr=psst&key=1250")
+        # And when that one has left, nobody else is meant.
+        self.fake(bo, type="rmove", nrong="1250")
+        self.wait_for_entry(ana, "notice", "Name 1250 #1250 left.")
+        self.assertEqual(ana.run("document.getElementById('to').value"), "")
+
+    def test_in_the_background(self):
+        """There the screen has no frames; what comes is shown all the same."""
+        ana, bo = self.open(), self.peer()
+        ana.hide()
+        bo.send("Hello")
+        self.wait_for_entry(ana, "raw", "Hello")
+        ana.wake()
 
 
 class ExperimentTest(BrowserTest):
@@ -631,7 +757,7 @@ class StateTest(BrowserTest):
         self.addCleanup(self.process.__exit__)
 
     def test_the_server_stops_and_comes_back(self):
-        ana = self.open("Ana")
+        ana = self.open("Ana", before=NO_JITTER)
         self.stop_server()
         ana.wait_for(
             f"{COUNTDOWN} === 'Trying again in 2 s.'"
@@ -682,10 +808,10 @@ class StateTest(BrowserTest):
 
     def test_a_tab_that_slept_connects_at_once(self):
         """Its countdown goes on by the clock; old ticks are not made up."""
-        ana = self.open("Ana")
+        ana = self.open("Ana", before=NO_JITTER)
         ana.run(WATCH_COUNTDOWN)
         self.stop_server()
-        ana.wait_for(f"{COUNTDOWN} === 'Trying again in 2 s.'")
+        self.wait_for_countdown(ana, 2)
         ana.sleep()
         due = time.monotonic() + 2.1
         self.restart_server()
@@ -696,18 +822,37 @@ class StateTest(BrowserTest):
 
     def test_it_looks_at_the_clock_when_something_wakes_it(self):
         """Even if no tick of its own ever comes: each time it tries again."""
-        ana = self.open("Ana", before=NO_TICKS)
+        ana = self.open("Ana", before=NO_TICKS + NO_JITTER)
         self.stop_server()
-        ana.wait_for(f"{COUNTDOWN} === 'Trying again in 2 s.'")
+        self.wait_for_countdown(ana, 2)
         for target, wake, seconds in (
             ("document", "visibilitychange", 4),
             ("window", "online", 8),
             ("window", "pageshow", 16),
         ):
             with self.subTest(wake):
-                ana.run(CLOCK_JUMPS)
+                ana.run(CLOCK_JUMPS, 600)
                 ana.run(f"{target}.dispatchEvent(new Event('{wake}'))")
-                ana.wait_for(f"{COUNTDOWN} === 'Trying again in {seconds} s.'")
+                self.wait_for_countdown(ana, seconds)
+
+    def test_not_all_come_back_at_the_same_moment(self):
+        """A half less, or a half more; and the countdown is true."""
+        tabs = {
+            seconds: self.open(before=f"{NO_TICKS}Math.random = () => {random}")
+            for random, seconds in ((0, 1), (0.5, 2), (0.999, 3))
+        }
+        self.stop_server()
+        for seconds, tab in tabs.items():
+            with self.subTest(seconds):
+                self.wait_for_countdown(tab, seconds)
+                self.sleep_long(tab, seconds - 0.9)
+                self.wait_for_countdown(tab, 1)
+                self.sleep_long(tab, 0.9)
+                self.wait_for_countdown(tab, 2 * seconds)
+
+    def wait_for_countdown(self, tab, seconds):
+        words = f"Trying again in {seconds} s."
+        tab.wait_for(f"words => {COUNTDOWN} === words", words)
 
     @unittest.skipUnless(hasattr(signal, "SIGSTOP"), "no SIGSTOP here")
     def test_what_nobody_heard_is_not_lost(self):
@@ -768,6 +913,7 @@ class StateTest(BrowserTest):
         """The room says so, in its own name, and the text is not lost."""
         ana = self.open("Ana")
         ana.run("addPerson('77', 'Who has left')")
+        ana.wait_for(f"({PEOPLE}).length === 2")
         self.say(ana, "psst", "77")
         said = "There is nobody with the code 77 here."
         self.wait_for_entry(ana, "whisper", "The room whispers to you only")
@@ -778,6 +924,37 @@ class StateTest(BrowserTest):
         self.click_put_back(ana)
         self.assertEqual(ana.run(TEXT), "psst")
         self.assertEqual(ana.run("document.getElementById('to').value"), "")
+
+    def test_too_long_once_it_is_json(self):
+        """The room says so, in its own name, and the text is not lost."""
+        self.start("--max-message", "1000")
+        ana = self.open("Ana")
+        self.say(ana, "\x01" * 300)
+        self.wait_for_entry(ana, "chat", "The room")
+        self.wait_for_entry(ana, "chat", "That is too long")
+        self.wait_for_entry(ana, "notice", "This did not come back")
+        self.click_put_back(ana)
+        self.assertEqual(ana.run(TEXT), "\x01" * 300)
+
+    def test_very_many_escapes(self):
+        """The room passes them on raw, and a whisper not at all."""
+        ana = self.open("Ana")
+        many = "ä" * 110000
+        self.put(ana, "text", many)
+        ana.press("Enter")
+        self.wait_for_entry(ana, "raw", "nr=%C3%A4")
+        ana.run("code => chooseReceiver(code)", self.code(ana))
+        self.put(ana, "text", "x" + many)
+        ana.press("Enter")
+        self.wait_for_entry(ana, "chat", "That is too much to be whispered.")
+        self.click_put_back(ana)
+        self.assertEqual(ana.run(f"{TEXT}[0]"), "x")
+        self.put(ana, "text", "")
+        self.say(ana, "Hello")
+        self.wait_for_entry(ana, "chat", "Hello")
+        self.click(ana, "disconnect")
+        ana.wait_for(f"{STATE}.startsWith('Closed')")
+        self.wait_for_entry(ana, "notice", "This did not come back")
 
     def test_too_big_a_file(self):
         ana = self.open("Ana")
