@@ -30,7 +30,7 @@ import textwrap
 import time
 from collections import deque
 from email.utils import formatdate
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Callable, Collection, Iterator, NoReturn, Sequence
 from urllib.parse import parse_qsl
 
@@ -147,7 +147,7 @@ class Server:
         self.for_all: list[bytes] = []  # frames that share() will hand out
         # Who gets something else in the place of one of them: which, what.
         self.exceptions: dict[User, tuple[int, str]] = {}
-        self.last_key = 0
+        self.new_keys = count(1)
         self.free_keys: list[int] = []  # a heap
         self.running = True
         self.stopping = False
@@ -333,7 +333,11 @@ class Server:
         if not can_be_watched(sock):
             sock.close()  # select() would raise ValueError, for everybody
             return
-        user = User(self.new_key(), sock, address, self.max_message)
+        # A number that was only used to get the page is given again: so the
+        # first to join is #1, though the browser had to connect before.
+        free = self.free_keys
+        key = heapq.heappop(free) if free else next(self.new_keys)
+        user = User(key, sock, address, self.max_message)
         user.deadline = self.now + HANDSHAKE_SECONDS
         self.users[user.key] = user
         self.notify("connected", user)
@@ -341,16 +345,6 @@ class Server:
             self.refuse(user, HandshakeError(503, "The room is full."))
         else:
             self.guard(user, self.on_connect)
-
-    def new_key(self) -> int:
-        """Return the next number, or one that was only used to get the page.
-
-        So the first to join is #1, though the browser had to connect before.
-        """
-        if self.free_keys:
-            return heapq.heappop(self.free_keys)
-        self.last_key += 1
-        return self.last_key
 
     def read(self, user: User) -> None:
         """Read once; answer a request, take messages apart."""
@@ -769,13 +763,13 @@ def is_closed(user: Any) -> bool:
 
 def front(outbox: deque[bytes | memoryview]) -> bytes | memoryview:
     """Return the first block of an outbox; small ones, joined: one send."""
-    size = count = 0
+    size = few = 0
     for block in outbox:
         size += len(block)
         if size > JOIN:
             break
-        count += 1
-    return b"".join(islice(outbox, count)) if count > 1 else outbox[0]
+        few += 1
+    return b"".join(islice(outbox, few)) if few > 1 else outbox[0]
 
 
 def forget(outbox: deque[bytes | memoryview], sent: int) -> None:
