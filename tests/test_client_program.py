@@ -96,10 +96,30 @@ class Program(Child):
             raise AssertionError(f"{words}: {self.said} {self.told}")
 
 
+def without(closed, *arguments):
+    """Return the command for the program without some of its streams.
+
+    closed: three bools, for standard input, output and error.
+    """
+    code = (
+        "import os, sys\n"
+        "for number in (0, 1, 2):\n"
+        "    if sys.argv[1][number] == 'x': os.close(number)\n"
+        "os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    marks = "".join("-x"[one] for one in closed)
+    return [sys.executable, "-c", code, marks, *COMMAND, *arguments]
+
+
 def run(*arguments, typed=b""):
     """Run the program with this input; return (status, stdout, stderr)."""
+    return run_command([*COMMAND, *arguments], typed)
+
+
+def run_command(command, typed=b"hello\n"):
+    """Run a command with this input; return (status, stdout, stderr)."""
     done = subprocess.run(
-        [*COMMAND, *arguments],
+        command,
         input=typed,
         capture_output=True,
         timeout=DEADLINE,
@@ -284,34 +304,31 @@ class Pipes(ProgramCase):
                 with self.subTest(closed=closed, arguments=arguments):
                     if closed[0]:  # There is nothing to say.
                         out = out.replace("hello\n", "")
-                    done = self.run_without(closed, arguments)
+                    done = run_command(without(closed, *arguments))
                     self.assertEqual(done[0], status)
                     for stream, words in ((1, out), (2, err)):
                         words = "" if closed[stream] else words
                         self.assertRegex(done[stream], f"(?s)^{words}$")
 
-    def run_without(self, closed, arguments):
-        """Run the program without these of its three streams."""
-        code = (
-            "import os, sys\n"
-            "for number in (0, 1, 2):\n"
-            "    if sys.argv[1][number] == 'x': os.close(number)\n"
-            "os.execv(sys.argv[2], sys.argv[2:])"
-        )
-        marks = "".join("-x"[one] for one in closed)
-        done = subprocess.run(
-            [sys.executable, "-c", code, marks, *COMMAND, *arguments],
-            input=b"hello\n",
-            capture_output=True,
-            timeout=DEADLINE,
-        )
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
+    @unittest.skipUnless(os.path.exists("/proc/self/fd"), "Linux tells it")
+    def test_no_socket_takes_the_number_of_a_closed_stream(self):
+        def script(wire):
+            wire.accept()
+            for number in range(3):
+                path = f"/proc/{child.pid}/fd/{number}"
+                self.assertEqual(os.readlink(path), os.devnull)
+
+        with Scripted(script) as peer:
+            child = subprocess.Popen(without((True,) * 3, peer.url))
+            self.assertEqual(child.wait(DEADLINE), 1)
 
     @unittest.skipUnless(os.path.exists("/dev/full"), "a device of Linux")
     def test_the_reader_of_the_errors_may_go(self):
-        url = f"ws://127.0.0.1:{free_port()}/"
-        with open("/dev/full", "w") as full, Program(url, stderr=full) as child:
-            self.assertEqual(child.end(), 1)
+        with open("/dev/full", "w") as full:
+            child = Program(self.url, stderr=full)
+        with child:
+            child.type("/what\nhello\n/quit\n")
+            self.assertEqual((child.end(), child.said), (0, "hello\n"))
 
     def test_ctrl_c(self):
         with Program(self.url) as child:
@@ -666,6 +683,11 @@ class Lab(ProgramCase):
         drive(made)
         self.assertEqual(len(made.calls), 1 + 6 + 1)
         self.assertEqual(made.calls[-1], ("on_close", 1000, ""))
+
+    def test_slow_listens_to_the_keyboard(self):
+        done = run(self.url, "--slow", typed=b"one\n/quit\ntwo\n")
+        self.assertEqual(done, (0, "one\n", ""))
+        self.assertEqual(self.room.heard, ["one"])
 
     def test_slow_reads_all_at_the_end(self):
         # A kernel that has to drop what it has no room for would get it
