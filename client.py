@@ -414,6 +414,10 @@ class Client:
                     return
         except ProtocolError as error:
             self.fault(error, error.code, error.reason)
+        except KeyboardInterrupt:  # With the rest of this read we are lost.
+            self.blame("stopped by Ctrl-C")
+            self.finish(self.close_frame(CloseCode.NORMAL))
+            raise
 
     def handle(self, opcode: int, message: Any) -> None:
         """Hand over a message, answer a ping and the Close."""

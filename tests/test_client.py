@@ -1143,10 +1143,10 @@ class WrongAnswers(ClientCase):
             wire.write(b" /.\nMore")
             wire.read_to_end()
 
-        with mock.patch.object(client, "BODY_SECONDS", DEADLINE):
-            with Scripted(later) as peer:
-                made = self.client(peer.port)
-                drive(made)
+        no_hurry = mock.patch.object(client, "BODY_SECONDS", DEADLINE)
+        with no_hurry, Scripted(later) as peer:
+            made = self.client(peer.port)
+            drive(made)
         self.assert_failed(made, HandshakeError, "404 No: Only /.")
         never = answering(b"HTTP/1.1 404 No\r\n\r\nOn", wait=True)
         made = self.talk(never, timeout=0.1)
@@ -1522,6 +1522,22 @@ class Bugs(ClientCase):
         self.assertIn("ZeroDivisionError", stderr.getvalue())
         reason = "a bug in on_connect"
         self.assert_failed(made, ZeroDivisionError, "division", reason)
+
+    def test_ctrl_c_among_messages(self):
+        def script(wire):
+            wire.accept(codec.encode_message("some text") * 9)
+            self.assertEqual(wire.next(), (codec.CLOSE, (1000, "")))
+            wire.send("no frame begins here any more")
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port)
+            made.on_message = mock.Mock(side_effect=KeyboardInterrupt)
+            with self.assertRaises(KeyboardInterrupt):
+                drive(made)
+            drive(made)
+        self.assertEqual(made.on_message.call_count, 1)
+        self.assertEqual(made.told("error"), [])
+        self.assertEqual(made.told("close"), [(1006, "stopped by Ctrl-C")])
 
 
 class Reconnecting(ClientCase):
