@@ -70,7 +70,7 @@ KEY = re.compile(r"[+/0-9A-Za-z]{22}==")  # 16 bytes in base64
 # RFC 7230: these decide what the request means, so there is one at most.
 SINGLE_HEADERS = {
     "host", "origin", "sec-websocket-key", "sec-websocket-version",
-    "sec-websocket-accept", "content-length",
+    "sec-websocket-accept",
 }  # fmt: skip
 
 

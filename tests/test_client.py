@@ -1090,6 +1090,11 @@ class WrongAnswers(ClientCase):
             (b"503 Full\r\n\r\n\r\n\n why \r\n", 1, "503 Full: why"),
             (b"403 \r\nContent-Length: 3\r\n\r\nNo.", 1, "403 No."),
             (b"426\r\nContent-Length: 0\r\n\r\n", 1, "426 no WebSocket"),
+            (
+                b"503 No\r\n" + b"Content-Length: 4\r\n" * 2 + b"\r\nFull",
+                1,
+                "503 No: Full",
+            ),
             (b"204 No Content\r\n\r\n", 1, "204 No Content"),
             (b"304 Not Modified\r\n\r\n", 1, "304 Not Modified"),
             (b"103 H\r\n\r\nHTTP/1.0 503 No\r\n\r\nX\n", 1, "503 No: X"),
