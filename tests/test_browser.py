@@ -556,8 +556,8 @@ class ForeignTest(BrowserTest):
         for number, size in ((2, len(make_png())), (3, 2**20)):
             entry = ana.run(f"{ENTRIES}[{number}].textContent")
             self.assertIn(f"{size:,} bytes. Its bytes were let go", entry)
-        self.assertEqual(ana.run("document.images.length"), 65)
-        self.assertEqual(ana.run("document.links.length"), 65)
+        ana.wait_for("document.images.length === 65")
+        ana.wait_for("document.links.length === 65")
         self.assertEqual(ana.run("revoked.length"), 2)
 
 
