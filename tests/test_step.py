@@ -47,6 +47,16 @@ DATE = re.compile(rb"\d\d-\d\d \d\d:\d\d:\d\d")
 TIME = re.compile(r"^\d\d:\d\d:\d\d", re.M)
 
 
+def setUpModule():
+    global turn_seconds  # or a slow machine would do less in a turn
+    turn_seconds = mock.patch.object(server, "TURN_SECONDS", DEADLINE)
+    turn_seconds.start()
+
+
+def tearDownModule():
+    turn_seconds.stop()
+
+
 class Lesson:
     """A room whose turns are taken one by one, and what the class sees."""
 
