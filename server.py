@@ -20,6 +20,7 @@ import errno
 import heapq
 import io
 import json
+import math
 import os
 import re
 import select
@@ -31,6 +32,7 @@ import time
 from collections import deque
 from email.utils import formatdate
 from itertools import count, islice
+from threading import get_ident
 from typing import Any, Callable, Collection, Iterator, NoReturn, Sequence
 from urllib.parse import parse_qsl
 
@@ -57,13 +59,17 @@ TURN_SECONDS = 0.02  # for reading and hearing; the rest is for the next turn
 ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
 FD_SETSIZE = 1024  # descriptors that select() can watch
 WINDOWS_SOCKETS = 512  # sockets that it can watch there
-SPARE = 16  # descriptors kept free: to refuse newcomers, to read the page
+# Descriptors kept free: to refuse newcomers, to read the page, for guests;
+# and two that call_soon() needs.
+SPARE = 18
 # Bytes that the kernel keeps for each user. Linux would take megabytes, and
 # nobody sees whether those are being read: a slow reader would seem dead.
 SEND_BUFFER = 256 * 1024
 BLOCK_COST = 64  # bytes, about, that Python adds to those of a block
 JOIN = 32 * 1024  # bytes; to copy so many costs less than one more send()
 LARGE = 4 * JOIN  # a block that goes out in two parts
+
+Call = Callable[[], Any]  # what a timer, or another thread, wants to be called
 
 
 class User:
@@ -112,12 +118,40 @@ class User:
         return self.handshaken and not self.closing and not self.error
 
 
+class Timer:
+    """A call that is due at some time; every() and later() return it."""
+
+    def __init__(self, call: Call, due: float, period: float = 0.0) -> None:
+        self.call: Call | None = call
+        self.due = due  # time.monotonic()
+        self.period = period  # seconds from call to call; 0: there is one
+        self.number = next(NUMBERS)
+
+    def cancel(self) -> None:
+        """Do not call it any more; also from within the call."""
+        self.call = None
+
+    def __lt__(self, other: Timer) -> bool:
+        """Tell heapq which comes first."""
+        return (self.due, self.number) < (other.due, other.number)
+
+
+NUMBERS = count()  # of timers: those due at the same time keep their order
+
+
 class Server:
     """The loop, its users and the hooks.
 
     Subclass it or assign its hooks (server.on_message = function). It
-    listens from the start: port 0 takes a free port, see self.port. Raises
-    OSError when it cannot.
+    listens from the start: port 0 takes a free port, see self.port. page is
+    the file to be shown at /, else client.html. OSError: it cannot listen,
+    or read the page.
+
+    guests share the loop. A guest is a Client, or what has its ask_read()
+    and ask_write(), which return sockets; patience(), how many seconds
+    select() may sleep; serve(ready), called each turn with all who are
+    ready; and is_active(): the loop ends when no guest is. A guest that has
+    connect() and close(code), too, is told when serve() begins and ends.
     """
 
     def __init__(
@@ -130,6 +164,7 @@ class Server:
         max_backlog: int = MAX_BACKLOG,
         ping_interval: float = PING_INTERVAL,
         recv_size: int = RECV_SIZE,
+        page: str | None = None,
     ) -> None:
         if isinstance(origins, str):
             raise TypeError("origins is a list of origins, not one of them")
@@ -138,6 +173,10 @@ class Server:
         self.max_backlog = max_backlog
         self.ping_interval = ping_interval
         self.recv_size = recv_size
+        self.page = PAGE
+        if page is not None:
+            read_page(page)  # If it cannot be read, say so here and now.
+            self.page = page
         self.observer: Any = None  # set by lessons only
         self.users: dict[int, User] = {}  # all who are connected
         # Who has an outbox, or is done reading. So nobody has to look for
@@ -162,6 +201,13 @@ class Server:
             self.origins.add("null")
         self.own_names = own_names()
         self.places = count_places(self.listener)
+        self.guests: list[Any] = []
+        self.timers: list[Timer] = []  # a heap
+        self.calls: deque[Call] = deque()  # of call_soon()
+        # A byte into the alarm makes the waker readable, and select() wake.
+        self.alarm, self.waker = socket.socketpair()
+        self.awake = False  # such a byte is on its way
+        self.thread = 0  # the one that runs the loop
         keep_memory()
 
     # ---- hooks, to be overridden or assigned ------------------------------
@@ -192,6 +238,8 @@ class Server:
 
     def everyone(self) -> list[User]:
         """Return all who are open: they hear what is said to all."""
+        if self.thread != get_ident():
+            self.check_thread()
         # user.is_open, written out: its calls were 1 % of a turn.
         return [
             user
@@ -204,6 +252,7 @@ class Server:
 
         Who is not open, or is closing, gets nothing.
         """
+        self.check_thread()
         frame = codec.encode_message(message)
         if user.is_open:
             self.queue(user, frame)
@@ -215,6 +264,8 @@ class Server:
 
         but: one user, and what that one gets in its place.
         """
+        if self.thread != get_ident():  # or a call for each: 1 % of a turn
+            self.check_thread()
         if but:
             user, other = but
             self.exceptions[user] = len(self.for_all), other
@@ -225,6 +276,7 @@ class Server:
 
         reason: at most 123 bytes. ValueError: not to be sent, see codec.
         """
+        self.check_thread()
         if not user.handshaken:
             reason = reason or "The server does not want this connection."
             self.refuse(user, HandshakeError(403, reason))
@@ -237,15 +289,70 @@ class Server:
                 user.ours = f"closed with {int(code)} {reason}".rstrip()
 
     def stop(self) -> None:
-        """Let run() end: Close 1001 to everyone, two seconds at the most."""
-        self.stopping = True  # no more than that: signal handlers call it
+        """Let run() end: Close 1001 to everyone, two seconds at the most.
+
+        From any thread, and from signal handlers.
+        """
+        self.stopping = True
+        self.wake()
+
+    def later(self, seconds: float, call: Call) -> Timer:
+        """Call this in the loop, so many seconds from now.
+
+        ValueError: less than 0 seconds, or for ever.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"not a number of seconds: {seconds}")
+        return self.begin(Timer(call, time.monotonic() + seconds))
+
+    def every(self, seconds: float, call: Call) -> Timer:
+        """Call this in the loop, each time so many seconds have passed.
+
+        What the loop was too late for is left out. If it raises, there is a
+        traceback, and the timer goes on. ValueError: not more than 0 seconds.
+        """
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"not more than 0 seconds: {seconds}")
+        return self.begin(Timer(call, time.monotonic() + seconds, seconds))
+
+    def begin(self, timer: Timer) -> Timer:
+        """Let a timer run, and return it."""
+        self.check_thread()
+        heapq.heappush(self.timers, timer)
+        return timer
+
+    def call_soon(self, call: Call) -> None:
+        """Call this in the loop, at once; from any thread.
+
+        The calls of one thread keep their order. When the loop has ended,
+        nothing happens.
+        """
+        self.calls.append(call)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let select() return at once."""
+        if not self.awake:
+            self.awake = True
+            with contextlib.suppress(OSError):  # The loop has ended.
+                self.alarm.send(b"!")
+
+    def check_thread(self) -> None:
+        """Raise RuntimeError in a thread that may only use call_soon()."""
+        if self.thread not in (0, get_ident()):
+            words = "from another thread say server.call_soon(...)"
+            raise RuntimeError(words)
 
     # ---- the loop ---------------------------------------------------------
 
     def run(self) -> None:
         """Serve until stop()."""
+        self.thread = get_ident()
         while self.running:
             self.turn()
+        self.thread = 0
+        self.alarm.close()
+        self.waker.close()
         self.notify("ended")
 
     def turn(self) -> None:
@@ -258,17 +365,21 @@ class Server:
         ]
         if self.listener and self.may_accept():
             ask_read.append(self.listener)
-        ask_write = list(self.unsent)  # Here they all have an outbox.
+        ask_read.append(self.waker)  # for call_soon()
+        ask_write: list[Any] = list(self.unsent)  # They all have an outbox.
+        most = 0.0 if self.unheard else PATIENCE
+        if self.timers or self.guests:
+            most = min(most, self.ask_guests(ask_read, ask_write))
 
         # 2. Wait: here, and nowhere else, the server sleeps.
-        most = 0.0 if self.unheard else PATIENCE
         readable, writable = wait(ask_read, ask_write, most)
         self.notify("woke", ask_read, ask_write, readable, writable)
         self.now = time.monotonic()
 
+        others = take_others(readable) + take_others(writable)
+
         # 3. Accept newcomers.
-        if self.listener in readable:
-            readable.remove(self.listener)
+        if self.listener in others:
             self.accept()
 
         # 4. Read once from each readable user, then hear what they say. Not
@@ -276,9 +387,11 @@ class Server:
         ends = self.now + TURN_SECONDS
         for user in readable:
             self.read(user)
-            if time.monotonic() > ends:
-                break
+            if not user.handshaken and time.monotonic() > ends:
+                break  # Requests cost more than frames.
         self.hear_all(ends)
+        if self.timers or self.guests or self.waker in others:
+            self.serve_others(set(others))
 
         # 5. Write what waited for room, then what this turn has produced.
         for user in writable:
@@ -295,7 +408,25 @@ class Server:
             self.say_goodbye()
         if self.unsent:
             self.drop_done()
-        self.running = bool(self.listener or self.users)
+        self.running = bool(self.listener or self.users or self.guests)
+        self.notify("turned")
+
+    def ask_guests(self, ask_read: list[Any], ask_write: list[Any]) -> float:
+        """Ask for guests, too; return how long they and timers can wait."""
+        most = PATIENCE
+        if self.timers:
+            most = self.timers[0].due - time.monotonic()
+        for guest in list(self.guests):
+            try:
+                reads, writes = guest.ask_read(), guest.ask_write()
+                if not all(map(can_be_watched, [*reads, *writes])):
+                    raise ValueError(f"not sockets for select(): {guest}")
+                most = min(most, guest.patience())
+                ask_read += reads
+                ask_write += writes
+            except Exception as error:
+                self.dismiss(guest, error)
+        return max(0.0, most)
 
     def may_accept(self) -> bool:
         """Tell whether a newcomer can be accepted, if only to be refused.
@@ -304,7 +435,8 @@ class Server:
         socket: that stays readable, so select() would never sleep.
         """
         # A few more than there are places: add() tells them 503.
-        has_place = len(self.users) < self.places + SPARE // 2
+        most = self.places + SPARE // 2 - len(self.guests)
+        has_place = len(self.users) < most
         return has_place and self.now >= self.accept_at
 
     def accept(self) -> None:
@@ -381,7 +513,9 @@ class Server:
         request, rest = taken
         user.request = request
         if not handshake.wants_websocket(request):
-            self.finish(user, page(request))  # a browser fetches the page
+            self.finish(
+                user, answer(request, self.page)
+            )  # a browser fetches the page
             return
         handshake.check_upgrade(request)
         handshake.check_origin(request, self.origins, self.own_names)
@@ -418,9 +552,7 @@ class Server:
 
     def hear(self, user: User) -> None:
         """Hand over some messages, answer pings and the Close."""
-        heard = 0
-        for opcode, message in islice(user.messages or (), HEARD_AT_ONCE):
-            heard += 1
+        for heard, (opcode, message) in enumerate(user.messages or (), 1):
             if opcode == codec.CLOSE:
                 user.code, user.reason = message
                 user.awaits_close = False
@@ -433,8 +565,50 @@ class Server:
             elif opcode == codec.PING:
                 self.queue(user, codec.encode_frame(codec.PONG, message))
             # A pong needs no answer: any byte is a sign of life.
-        if heard < HEARD_AT_ONCE:
-            user.messages = None
+            if heard == HEARD_AT_ONCE:
+                return
+        user.messages = None
+
+    def serve_others(self, ready: set[Any]) -> None:
+        """Do what other threads, timers and guests have to do."""
+        if self.waker in ready:
+            self.hear_threads()
+        self.run_timers(time.monotonic())
+        for guest in list(self.guests):
+            try:
+                guest.serve(ready)
+                if self.stopping and not guest.is_active():
+                    self.guests.remove(guest)
+            except Exception as error:
+                self.dismiss(guest, error)
+
+    def hear_threads(self) -> None:
+        """Do the calls of call_soon() that there is time for."""
+        ends = time.monotonic() + TURN_SECONDS
+        self.awake = False  # From here on a new call sends a byte of its own.
+        while self.calls and time.monotonic() < ends:
+            self.attempt(self.calls.popleft())
+        if not self.calls:
+            self.waker.recv(1)
+
+    def run_timers(self, now: float) -> None:
+        """Do the calls that are due."""
+        due = []  # first of all: a call may begin a timer that is due now
+        while self.timers and self.timers[0].due <= now:
+            due.append(heapq.heappop(self.timers))
+        for timer in due:
+            if timer.call:
+                self.attempt(timer.call)
+            if timer.call and timer.period:
+                missed = (now - timer.due) // timer.period
+                timer.due += (1 + missed) * timer.period
+                heapq.heappush(self.timers, timer)
+
+    def dismiss(self, guest: Any, error: Exception) -> None:
+        """Let a guest go that has raised; it would do so again."""
+        print_traceback(error)
+        if guest in self.guests:
+            self.guests.remove(guest)
 
     def restart_deadline(self, user: User) -> None:
         """Give a user new time, as a byte came, or the kernel took one.
@@ -583,7 +757,7 @@ class Server:
             self.queue(user, codec.encode_frame(codec.PING, b""))
 
     def say_goodbye(self) -> None:
-        """Stop listening, send everyone away; later, wait no longer."""
+        """Stop listening, send everyone away; end when they have gone."""
         if self.listener:  # the first time
             self.listener.close()
             self.listener = None
@@ -595,9 +769,13 @@ class Server:
                     self.refuse(user, HandshakeError(503, "The room closes."))
                 elif not user.closing:  # There is nothing to answer.
                     self.end_of_stream(user, "asked for nothing")
+            for guest in self.guests:
+                if hasattr(guest, "close"):
+                    self.attempt(guest.close, CloseCode.GOING_AWAY)
         elif self.now >= self.stop_at:
             for user in list(self.users.values()):
                 self.end(user, TimeoutError("did not hang up"))
+            self.guests.clear()
 
     def drop_done(self) -> None:
         """Drop all who are done: nothing to read, nothing to write."""
@@ -830,7 +1008,16 @@ def print_traceback(error: Exception) -> None:
 
 def can_be_watched(sock: socket.socket) -> bool:
     """Tell whether select() takes this socket; Windows takes any number."""
-    return sys.platform == "win32" or sock.fileno() < FD_SETSIZE
+    most = math.inf if sys.platform == "win32" else FD_SETSIZE
+    return 0 <= sock.fileno() < most
+
+
+def take_others(ready: list[Any]) -> list[Any]:
+    """Take from the end of a list those who are no users, and return them."""
+    others = []
+    while ready and not isinstance(ready[-1], User):
+        others.append(ready.pop())
+    return others
 
 
 def is_loopback(host: str) -> bool:
@@ -844,7 +1031,7 @@ def own_names() -> set[str]:
     return {name, name.split(".")[0] + ".local"}
 
 
-def page(request: Request) -> bytes:
+def answer(request: Request, page: str) -> bytes:
     """Answer a plain request: the page, and nothing else on this disk.
 
     It is read each time, so that an edit shows on reload.
@@ -852,22 +1039,23 @@ def page(request: Request) -> bytes:
     if request.path != "/":
         raise HandshakeError(404, "There is only the page at /.")
     try:
-        html = read_page()
+        html = read_page(page)
     except OSError as error:
-        raise HandshakeError(503, f"client.html: {error.strerror}.") from None
+        reason = f"{os.path.basename(page)}: {error.strerror}."
+        raise HandshakeError(503, reason) from None
     date = formatdate(usegmt=True)
     head = handshake.http_head(200, "text/html", len(html), date)
     return head if request.method == "HEAD" else head + html
 
 
-def read_page() -> bytes:
-    """Return the page, also when all of this stands in a zip."""
+def read_page(path: str) -> bytes:
+    """Return a page; client.html also when all of this stands in a zip."""
     try:
-        with open(PAGE, "rb") as file:
+        with open(path, "rb") as file:
             return file.read()
     except OSError:
         loader: Any = getattr(__spec__, "loader", None)
-        if not hasattr(loader, "archive"):
+        if path != PAGE or not hasattr(loader, "archive"):
             raise
         path = os.path.join(os.path.dirname(__file__), "client.html")
         return bytes(loader.get_data(path))
@@ -960,7 +1148,7 @@ class ChatRoom(Server):
         other = self.users.get(int(to)) if CODE.fullmatch(to) else None
         if len(said.encode()) > self.max_message:
             # JSON may be six times longer, and all would have to read it.
-            self.tell(user, f"That is too long: {len(said)} letters.", to)
+            self.tell(user, f"That is too long: {len(said)} letters.")
         elif to == "all":
             self.broadcast(said)
         elif not other or not other.is_open:
@@ -971,9 +1159,14 @@ class ChatRoom(Server):
             if other is not user:
                 self.send(other, said)
 
-    def tell(self, user: User, words: str, to: str = "all") -> None:
+    def tell(self, user: User, words: str, to: str | None = None) -> None:
         """Say something to one user, in the name of the room."""
-        self.send(user, to_json({"nrong": words, "code": False}, to[:20]))
+        to = str(user.key) if to is None else to[:20]
+        self.send(user, to_json({"nrong": words, "code": False}, to))
+
+    def announce(self, words: str) -> None:
+        """Say something to all, in the name of the room."""
+        self.broadcast(to_json({"nrong": words, "code": False}))
 
     def diary(self, text: str) -> None:
         """Print one line: ASCII, under 100 characters, at once."""
@@ -1059,6 +1252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_backlog=options.max_backlog,
             ping_interval=options.ping_interval,
             recv_size=options.recv_size,
+            page=options.page,
         )
     except (OSError, UnicodeError) as error:
         for line in explain(error, options.host, options.port):
@@ -1073,10 +1267,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def serve(server: Server) -> None:
+def serve(server: Server, *guests: Any) -> None:
     """Say where it listens, and run it until Ctrl-C or SIGTERM.
 
-    For programs of one's own, too: serve(Server(port=9000)). Only in the
+    For programs of one's own, too: serve(Server(port=9000)). guests share
+    its loop; a Client that has no connection yet is connected. Only in the
     main thread, as Python handles signals there.
     """
 
@@ -1092,6 +1287,10 @@ def serve(server: Server) -> None:
     before = [signal.signal(number, stop) for number in signals]
     # Last: whoever reads it may connect at once.
     show("\n".join(invitation(server)))
+    server.guests += guests
+    for guest in guests:
+        if hasattr(guest, "connect") and not guest.is_active():
+            guest.connect()
     server.run()
     for number, handler in zip(signals, before):
         signal.signal(number, handler)
@@ -1105,7 +1304,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"{options.port} is not a port; one is 1 to 65535")
     if min(options.max_message, options.max_backlog) < 1:
         parser.error("--max-message and --max-backlog are at least 1 byte")
-    if not 0 < options.ping_interval < float("inf"):
+    if not 0 < options.ping_interval < math.inf:
         parser.error("the ping interval must be more than 0 seconds")
     if not 1 <= options.recv_size <= MAX_RECV_SIZE:
         parser.error(f"--recv-size is 1 to {MAX_RECV_SIZE} bytes")
@@ -1134,6 +1333,8 @@ def make_parser() -> Parser:
         default=MAX_BACKLOG, help="unread by one user")  # fmt: skip
     add("--ping-interval", metavar="SECONDS", type=float,
         default=PING_INTERVAL, help="of silence; then a ping")  # fmt: skip
+    add("--page", metavar="FILE",
+        help="show this at / in place of client.html")  # fmt: skip
     add = parser.add_argument_group("for lessons").add_argument
     # Not nargs="?": then "--trace 9000" would take the port for a level.
     add("--trace", action="store_const", const="full",
@@ -1188,6 +1389,12 @@ def fault(name: str) -> str:
 
 def explain(error: Exception, host: str, port: int) -> list[str]:
     """Say in words why the server cannot listen, and what to do."""
+    if isinstance(error, OSError) and error.filename:
+        page = printable(error.filename)[-40:]
+        return [
+            f"server.py: {page}: {error.strerror}",
+            "After --page stands the file to be shown at /.",
+        ]
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         return [f"server.py: {error.strerror}; allow it more: ulimit -n 1024"]
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:

@@ -45,5 +45,8 @@ class Observer:
     def left(self, user: User, why: str) -> None:
         """A user has gone; the socket is closed."""
 
+    def turned(self) -> None:
+        """The turn has ended; the next one asks select() again."""
+
     def ended(self) -> None:
         """The loop has ended."""

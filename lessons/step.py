@@ -52,6 +52,7 @@ class Stepper(Trace):
         writable: Users,
     ) -> None:
         """Step through a turn; when nothing came, the server still sleeps."""
+        ask_read, readable = self.seen(ask_read), self.seen(readable)
         came = set(self.names([*readable, *writable]))
         if not came or not self.asks or self.server.stopping:
             super().woke(ask_read, ask_write, readable, writable)
@@ -69,7 +70,8 @@ class Stepper(Trace):
             if name in predicted - came:
                 self.explain_missing(name, ask_write)
         self.offer_menu()
-        self.awake = time.monotonic()
+        self.begin_clock()
+        self.awake = self.begun
         self.stand_still(self.awake - began)
         self.drop_failed()
 
@@ -105,17 +107,23 @@ class Stepper(Trace):
         for user in readable:
             if user is self.server.listener:
                 self.tell_why("L read", "a newcomer knocks")
-            else:
+            elif hasattr(user, "key"):
                 self.tell_why(f"#{user.key} read", self.peek(user))
         for user in writable:
-            size = many(user.waiting, "byte")
-            room = f"room in the kernel's buffer; {size} waiting in its outbox"
-            self.tell_why(f"#{user.key} write", room)
+            if hasattr(user, "key"):
+                size = many(user.waiting, "byte")
+                self.tell_why(f"#{user.key} write", ROOM.format(size))
+        for name in self.names([*readable, *writable]):
+            if name[0] == "G":
+                self.tell_why(name, "there is work for a guest of this loop")
 
     def explain_missing(self, name: str, ask_write: Users) -> None:
         """Show why this one did not come back."""
         if name == "L":
             self.tell_why(name, "nobody had knocked yet")
+            return
+        if name[0] == "G":
+            self.tell_why(name, "there was no work for this guest yet")
             return
         user = self.server.users[int(name[1:])]
         is_full = user in ask_write
@@ -214,6 +222,11 @@ class Stepper(Trace):
         """Move all deadlines: the time of thinking does not count."""
         for user in self.server.users.values():
             user.deadline += seconds
+        for timer in self.server.timers:
+            timer.due += seconds
+        for guest in self.server.guests:
+            if hasattr(guest, "deadline"):  # of a Client
+                guest.deadline += seconds
 
     def drop_failed(self) -> None:
         """Do for the failed what the server's own read would have done."""
@@ -222,6 +235,7 @@ class Stepper(Trace):
 
 
 HOW_TO_ANSWER = "type ids that were, or only Enter."
+ROOM = "room in the kernel's buffer; {} waiting in its outbox"
 NOT_ASKED = "its outbox is empty"  # so nobody asked whether there is room
 USERS = (
     "  user   name                  address                    "

@@ -24,6 +24,7 @@ WIDTH = 78  # columns; a terminal in a projector's font has 80
 ROW = 8  # payload bytes in one line, so that words have room beside them
 MAX_SHOWN = 4 * ROW  # payload bytes of one frame
 MAX_FRAMES = 100  # of one turn; thousands are a flood
+LONG_TURN = 0.05  # seconds
 
 
 class Trace(Observer):
@@ -42,7 +43,10 @@ class Trace(Observer):
         self.level = level
         self.turn = 0
         self.awake = time.monotonic()  # when something was last shown
+        self.begun = self.awake  # the turn, when select() had answered
+        self.printing = 0.0  # seconds of this turn
         self.is_silent = False  # nothing came, and nothing is shown so far
+        self.is_called = False  # by another thread
         self.slow: set[User] = set()  # whose outbox was seen not empty
         self.size = 0  # bytes in the last read
         self.frames = 0  # of this turn
@@ -54,12 +58,20 @@ class Trace(Observer):
             if self.is_silent:
                 self.is_silent = False
                 self.turn += 1
-                why = "a deadline has passed"
-                if self.server.stopping:
-                    why = "the room closes"
-                self.show(f"turn {self.turn:<3} got nothing, but {why}")
+                text = f"{self.why_silent()}\n{text}"
+            began = time.monotonic()
             self.show(text)
             self.awake = time.monotonic()
+            self.printing += self.awake - began
+
+    def why_silent(self) -> str:
+        """Return the line of a turn in which select() gave nobody back."""
+        why = "a timer or a deadline is due"
+        if self.server.stopping:
+            why = "the room closes"
+        elif self.is_called:
+            why = "another thread has called call_soon()"
+        return f"turn {self.turn:<3} got nothing, but {why}"
 
     # ---- the turn ---------------------------------------------------------
 
@@ -71,6 +83,7 @@ class Trace(Observer):
         writable: Users,
     ) -> None:
         """Show a turn; when nothing came, the server is still asleep."""
+        ask_read, readable = self.seen(ask_read), self.seen(readable)
         self.begin_turn(bool(readable or writable))
         if not self.is_silent:
             asked = self.asked_line(ask_read, ask_write)
@@ -80,8 +93,9 @@ class Trace(Observer):
             )
             short = f"turn {self.turn:<3} {words}  {self.slept()}"
             self.tell(f"{asked}\n{got}", cut(short))
-            for user in sorted(self.server.unsent, key=lambda user: user.key):
+            for user in sorted(self.server.unsent, key=by_key):
                 self.tell_outbox(user, user.waiting)
+        self.begin_clock()
 
     def begin_turn(self, has_work: bool) -> None:
         """Count a turn; one without work only if it shows something."""
@@ -89,6 +103,18 @@ class Trace(Observer):
         if has_work:
             self.turn += 1
         self.frames = 0
+
+    def begin_clock(self) -> None:
+        """Time the turn, from the moment that select() has answered."""
+        self.begun = time.monotonic()
+        self.printing = 0.0
+
+    def turned(self) -> None:
+        """Say when a turn took long; but printing is not its fault."""
+        took = time.monotonic() - self.begun - self.printing
+        if took > LONG_TURN:
+            line = note(f"This turn took {took:.2f} s: everybody waited.")
+            self.tell(line, line)
 
     def asked_line(self, read: Users, write: Users) -> str:
         """Return the line of what select() was asked for."""
@@ -108,12 +134,22 @@ class Trace(Observer):
         reads, writes = fit(self.names(read), 19), fit(self.names(write), 13)
         return f"{word:<6} read {reads:<19} write {writes:<13}"
 
-    def names(self, users: Users) -> list[str]:
-        """Return what they are called: #3, and L for the listening socket."""
-        listener = self.server.listener
-        keys = sorted(user.key for user in users if user is not listener)
-        names = [f"#{key}" for key in keys]
-        return ["L", *names] if listener in users else names
+    def seen(self, asked: Users) -> Users:
+        """Leave out the socket by which call_soon() wakes the loop."""
+        waker = self.server.waker
+        self.is_called = waker in asked
+        return [each for each in asked if each is not waker]
+
+    def names(self, asked: Users) -> list[str]:
+        """Return what they are called: L, the listening socket, #3, G1."""
+        listener, guests = self.server.listener, self.server.guests
+        users = [each for each in asked if hasattr(each, "key")]
+        names = [f"#{user.key}" for user in sorted(users, key=by_key)]
+        for number, guest in enumerate(guests, 1):
+            sockets = [*guest.ask_read(), *guest.ask_write()]
+            if any(each in sockets for each in asked):
+                names.append(f"G{number}")
+        return ["L", *names] if listener in asked else names
 
     # ---- users come and go ------------------------------------------------
 
@@ -651,6 +687,11 @@ def quoted(data: bytes) -> str:
 def cut(line: str, width: int = WIDTH) -> str:
     """Return a line that fits; dots stand for what does not."""
     return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def by_key(user: User) -> int:
+    """Return what sorts users."""
+    return int(user.key)
 
 
 def note(text: str, indent: str = "") -> str:

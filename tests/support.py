@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import codec
@@ -43,13 +44,25 @@ def serving(server):
         yield server
     finally:
         server.stop()
-        with contextlib.suppress(OSError):  # wakes it from its select()
-            socket.create_connection((server.host, server.port)).close()
         thread.join(DEADLINE)
         if errors:
             raise errors[0]
         if thread.is_alive():
             raise AssertionError("the loop did not end")
+
+
+def in_loop(server, call=bool, *arguments):
+    """Call something in the thread of a server; return what it returns."""
+    outcome = Future()
+
+    def do():
+        try:
+            outcome.set_result(call(*arguments))
+        except Exception as error:
+            outcome.set_exception(error)
+
+    server.call_soon(do)
+    return outcome.result(DEADLINE)
 
 
 class Child:

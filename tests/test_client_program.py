@@ -693,7 +693,9 @@ class Lab(ProgramCase):
         # A kernel that has to drop what it has no room for would get it
         # again after 0.2, 0.4, 0.8 ... seconds, and here be silent.
         with Program(self.url, "--slow", "--name", "Slow") as child:
-            wait_until(lambda: any(u.name for u in self.room.everyone()))
+            wait_until(
+                lambda: any(u.name for u in list(self.room.users.values()))
+            )
             peer = self.peer()
             for _ in range(2):
                 peer.send("x" * 70_000)

@@ -13,6 +13,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ import codec
 import lessons.step
 import lessons.trace
 import server
+from client import Client
 from lessons.step import MENU, PREDICT, Stepper
 from lessons.trace import WIDTH
 from server import ChatRoom
@@ -130,6 +132,8 @@ class Lesson:
         with mock.patch.object(server, "PATIENCE", 0.01):
             while self.server.running:
                 self.server.turn()
+        self.server.alarm.close()
+        self.server.waker.close()
 
 
 class Verdict(unittest.TestCase):
@@ -421,6 +425,54 @@ class Why(unittest.TestCase):
         self.lesson.stepper.asks = True
         self.lesson.stepper.turn = 2
         self.lesson.shown.clear()
+
+
+class OthersInTheLoop(unittest.TestCase):
+    def setUp(self):
+        self.lesson = Lesson()
+        self.lesson.__enter__()
+        self.addCleanup(self.lesson.__exit__)
+        self.lesson.join()
+
+    def test_a_guest_can_be_predicted(self):
+        ours, far = socket.socketpair()
+        guest = mock.Mock(spec=Client)
+        guest.configure_mock(**{
+            "ask_read.return_value": [ours],
+            "ask_write.return_value": [],
+            "patience.return_value": 1.0,
+            "is_active.return_value": False,
+            "serve.side_effect": lambda ready: ours.recv(9),
+        })  # fmt: skip
+        self.lesson.server.guests.append(guest)
+        with ours, far:
+            far.send(b"x")
+            shown = self.lesson.turn("g1", "", ready=0)
+            self.assertIn("asked  read L #1 G1 ", shown)
+            self.assertIn("YES\n  G1        there is work for a guest", shown)
+            far.send(b"x")
+            shown = self.lesson.turn("L", "", ready=0)
+            self.assertIn("NO\n", shown)
+            self.assertIn("  L         nobody had knocked yet", shown)
+            self.lesson.server.guests.clear()
+
+    def test_a_thread_or_a_timer_asks_nothing(self):
+        calls = []
+        self.lesson.server.call_soon(lambda: calls.append("thread"))
+        self.lesson.server.later(0, lambda: calls.append("timer"))
+        self.assertEqual(self.lesson.turn(ready=0), "")
+        self.assertEqual(calls, ["thread", "timer"])
+
+    def test_timers_stand_still_while_the_class_thinks(self):
+        calls = []
+        room = self.lesson.server
+        timer = room.later(5, lambda: calls.append("due"))
+        due = timer.due
+        sock = self.lesson.sockets[0]
+        sock.sendall(HELLO)
+        self.lesson.think = lambda prompt: time.sleep(0.05)
+        self.lesson.turn("", "")
+        self.assertGreaterEqual(timer.due, due + 0.1)
 
 
 class Menu(unittest.TestCase):

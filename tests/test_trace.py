@@ -12,16 +12,19 @@ import io
 import os
 import random
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 import unittest
 from unittest import mock
 
 import codec
 import handshake
 import server
+from client import Client
 from codec import (
     BINARY,
     CLOSE,
@@ -112,8 +115,13 @@ class Watched:
             sock.close()
         for user in self.server.users.values():
             user.socket.close()
-        if self.server.listener:
-            self.server.listener.close()
+        for sock in (
+            self.server.listener,
+            self.server.alarm,
+            self.server.waker,
+        ):
+            if sock:
+                sock.close()
 
 
 OPENING = """
@@ -777,7 +785,7 @@ class Golden(unittest.TestCase):
             self.assertEqual(
                 shown,
                 [
-                    "turn 5   got nothing, but a deadline has passed",
+                    "turn 5   got nothing, but a timer or a deadline is due",
                     "FRAME server --> #1  PING [FIN]  2 bytes",
                     "FRAME server --> #2  PING [FIN]  2 bytes",
                 ],
@@ -806,6 +814,71 @@ class Golden(unittest.TestCase):
             self.assertIn("asked  read L #1 #2 #3 .. (31)  write -", shown)
             self.assertIn("server --> #1 #2 #3 #4 #5 #6 #7 .. (30)  T", shown)
             self.assertLessEqual(max(map(len, shown.split("\n"))), WIDTH)
+
+
+class OthersInTheLoop(unittest.TestCase):
+    def test_a_thread(self):
+        for level in ("full", "short"):
+            with self.subTest(level), Watched(level) as watched:
+                sock = watched.open()
+                watched.text()
+                room = watched.server
+                room.call_soon(lambda room=room: room.broadcast("x"))
+                room.turn()
+                self.assertEqual(sock.recv(9), b"\x81\x01x")
+                first = watched.text().split("\n")[0]
+                why = "another thread has called call_soon()"
+                self.assertEqual(first, f"turn 3   got nothing, but {why}")
+
+    def test_a_timer(self):
+        with Watched() as watched:
+            watched.open()
+            watched.text()
+            watched.server.later(0, lambda: watched.server.broadcast("x"))
+            watched.server.turn()
+            first = watched.text().split("\n")[0]
+            why = "a timer or a deadline is due"
+            self.assertEqual(first, f"turn 3   got nothing, but {why}")
+
+    def test_a_guest(self):
+        with Watched() as watched, Watched("off") as far:
+            watched.open()
+            guest = Client(f"ws://127.0.0.1:{far.server.port}/")
+            guest.on_message = lambda _, text: watched.server.broadcast(text)
+            guest.connect()
+            watched.server.guests.append(guest)
+            watched.server.turn()
+            for _ in "12":
+                far.server.turn()
+            wait_until(lambda: select.select([guest.socket], [], [], 0)[0])
+            watched.text()
+            watched.server.turn()
+            shown = watched.text()
+            self.assertIn("asked  read L #1 G1             write -", shown)
+            self.assertIn("got    read G1                  write -", shown)
+            guest.end("the test is over")
+            watched.server.turn()
+
+    def test_a_turn_that_took_long(self):
+        for level in ("full", "short", "off"):
+            with self.subTest(level), Watched(level) as watched:
+                sock = watched.open()
+                watched.say(sock, HELLO)
+                self.assertNotIn("took", watched.text())
+                watched.server.on_message = lambda *_: time.sleep(0.06)
+                watched.say(sock, HELLO)
+                words = r"\nThis turn took 0\.\d\d s: everybody waited\.\Z"
+                (self.assertNotRegex if level == "off" else self.assertRegex)(
+                    watched.text(), words
+                )
+
+    def test_printing_is_not_the_fault_of_the_turn(self):
+        with Watched() as watched:
+            sock = watched.open()
+            trace, show = watched.server.observer, watched.shown.append
+            trace.show = lambda text: time.sleep(0.06) or show(text)
+            watched.say(sock, HELLO)
+            self.assertNotIn("took", watched.text())
 
 
 class SlowReader(unittest.TestCase):
@@ -896,7 +969,7 @@ class TheObserver(unittest.TestCase):
             watched.server.observer = observer = mock.Mock(spec=Observer)
             watched.say(sock, HELLO * 80)
             calls = [call[0] for call in observer.method_calls]
-            self.assertEqual(calls, ["woke", "received", "shared"])
+            self.assertEqual(calls, ["woke", "received", "shared", "turned"])
 
     def test_a_trace_that_raises_ends_no_user(self):
         for what in ("read_frames", "show_frame", "show_broken_rule"):

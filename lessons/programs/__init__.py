@@ -1,0 +1,55 @@
+"""Small programs that share one loop with a room.
+
+    python -m lessons.programs.clock 9000
+
+clock: a timer. sensor: another thread. bridge: a client in the room's loop.
+quiz: a page of its own, and all three ideas of a game. Read them in this
+order; each is a page long. All of them take --trace, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Callable, Sequence
+
+from lessons.trace import Trace
+from server import explain, serve, show
+
+
+def make_parser(text: str | None) -> argparse.ArgumentParser:
+    """Return the parser that all have in common; text: what it is about."""
+    parser = argparse.ArgumentParser(
+        description=(text or "").split("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument(
+        "port", nargs="?", type=int, default=9000, help="9000 if left out"
+    )
+    parser.add_argument(
+        "--trace",
+        nargs="?",
+        const="full",
+        choices=["full", "short"],
+        help="explain every byte",
+    )
+    return parser
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    make: Callable[[argparse.Namespace], Sequence[Any]],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Make a server, and guests if there are any; run them until Ctrl-C."""
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error(f"{options.port} is not a port; one is 1 to 65535")
+    try:
+        room, *guests = make(options)
+    except OSError as error:
+        lines = explain(error, "127.0.0.1", options.port)
+        parser.exit(2, "\n".join(lines) + "\n")
+    except ValueError as error:  # of an address
+        parser.error(str(error))
+    if options.trace:
+        room.observer = Trace(room, show, options.trace)
+    serve(room, *guests)
