@@ -9,12 +9,14 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
+import unittest
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -256,6 +258,32 @@ class Peer:
 
     def __exit__(self, *_):
         self.close()
+
+
+def make_certificate(folder, name, subject):
+    """Make a key and a certificate with openssl; return their two paths.
+
+    subject: as "IP:127.0.0.1". SkipTest where there is no openssl.
+    """
+    if not shutil.which("openssl"):
+        raise unittest.SkipTest(
+            "there is no openssl program to make a certificate with"
+        )
+    path = Path(folder, name)
+    config = path.with_suffix(".cnf")
+    config.write_text(
+        "[req]\ndistinguished_name = name\nx509_extensions = more\n"
+        f"prompt = no\n[name]\nCN = {name}\n"
+        f"[more]\nsubjectAltName = {subject}\n"
+    )
+    key, pem = path.with_suffix(".key"), path.with_suffix(".pem")
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command = ["openssl", "req", "-x509", *curve, "-nodes"]
+    options = ["-config", config, "-keyout", key, "-out", pem, "-days", "2"]
+    subprocess.run(
+        [*command, *options], check=True, capture_output=True, timeout=60
+    )
+    return key, pem
 
 
 def count_descriptors(pid="self"):

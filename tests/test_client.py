@@ -11,15 +11,12 @@ import errno
 import io
 import random
 import re
-import shutil
 import socket
 import ssl
-import subprocess
 import tempfile
 import threading
 import time
 import unittest
-from pathlib import Path
 from unittest import mock
 
 import client
@@ -29,7 +26,13 @@ from client import Client, State, parse_url, turn
 from codec import ProtocolError
 from handshake import HandshakeError
 from server import Server
-from tests.support import DEADLINE, reset, serving, wait_until
+from tests.support import (
+    DEADLINE,
+    make_certificate,
+    reset,
+    serving,
+    wait_until,
+)
 
 
 def drive(*clients, until=None):
@@ -1684,10 +1687,6 @@ class TlsCase(ClientCase):
 
     @classmethod
     def setUpClass(cls):
-        if not shutil.which("openssl"):
-            raise unittest.SkipTest(
-                "there is no openssl program to make a certificate with"
-            )
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.here = cls.certificate(folder.name, "here", "IP:127.0.0.1")
@@ -1696,19 +1695,7 @@ class TlsCase(ClientCase):
     @classmethod
     def certificate(cls, folder, name, subject):
         """Return (the server's context, a client's that trusts it)."""
-        path = Path(folder, name)
-        config = path.with_suffix(".cnf")
-        config.write_text(
-            "[req]\ndistinguished_name = name\nx509_extensions = more\n"
-            f"prompt = no\n[name]\nCN = {name}\n"
-            f"[more]\nsubjectAltName = {subject}\n"
-        )
-        key, pem = path.with_suffix(".key"), path.with_suffix(".pem")
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
-        options = ["-config", config, "-keyout", key, "-out", pem, "-days", "2"]
-        subprocess.run(
-            [*command, *options], check=True, capture_output=True, timeout=60
-        )
+        key, pem = make_certificate(folder, name, subject)
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(pem, key)
         return server, ssl.create_default_context(cafile=str(pem))
