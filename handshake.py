@@ -294,8 +294,9 @@ def check_origin(
     if page and host and page.groups("80") == host.groups("80"):
         if ADDRESS.fullmatch(page[2]) or page[2] in own_names:
             return
-    named = f"unless it is started with --origin {origin}"
-    raise HandshakeError(403, f"Pages from {origin} may not connect, {named}.")
+    # What to type stands first: a diary line is cut after 99 characters.
+    named = f"--origin {origin}"
+    raise HandshakeError(403, f"Only with {named} may such a page connect.")
 
 
 def normalise_origin(text: str) -> str:

@@ -411,7 +411,7 @@ class AgainstOurServer(ClientCase):
     def test_an_origin_that_is_refused(self):
         made = self.client(self.server.port, origin="http://evil.example")
         drive(made)
-        words = "^403 Forbidden: Pages from http://evil.example may not conn"
+        words = "^403 Forbidden: Only with --origin http://evil.example may "
         self.assert_failed(made, HandshakeError, words)
 
     def test_the_server_closes(self):
