@@ -1122,6 +1122,11 @@ class WrongAnswers(ClientCase):
                 1,
                 "307 to /chat",
             ),
+            (
+                b"502 Bad Gateway\r\nContent-Type: text/HTML\r\n\r\n<html>\n",
+                1,
+                "502 Bad Gateway",
+            ),
             (b"200 OK\r\n\r\n" + long, 1, "200 OK: x{100}"),
             (
                 b"500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbug\n\r\n",
