@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import client
@@ -29,6 +30,11 @@ from tests.support import DEADLINE, ROOT, Child, Peer, serving, wait_until
 from tests.test_client import Scripted, drive, free_port, stop
 
 COMMAND = [sys.executable, "-W", "error", str(ROOT / "client.py")]
+# The same, but it waits for less than two seconds when it leaves.
+HASTY = [
+    sys.executable, "-W", "error", "-c",
+    "import client, sys; client.LEAVING_SECONDS = 0.3; sys.exit(client.main())",
+]  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8"}
 
 
@@ -58,11 +64,11 @@ class Program(Child):
     said: its standard output, told: its standard error, as far as they came.
     """
 
-    def __init__(self, *arguments, **streams):
+    def __init__(self, *arguments, command=COMMAND, **streams):
         pipe = subprocess.PIPE
         streams = {"stdin": pipe, "stdout": pipe, "stderr": pipe, **streams}
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments], env=ENVIRONMENT, **streams
+            [*command, *arguments], env=ENVIRONMENT, cwd=ROOT, **streams
         )
         self.said, self.told = "", ""
         self.threads = [
@@ -101,14 +107,10 @@ def without(closed, *arguments):
 
     closed: three bools, for standard input, output and error.
     """
-    code = (
-        "import os, sys\n"
-        "for number in (0, 1, 2):\n"
-        "    if sys.argv[1][number] == 'x': os.close(number)\n"
-        "os.execv(sys.argv[2], sys.argv[2:])"
-    )
-    marks = "".join("-x"[one] for one in closed)
-    return [sys.executable, "-c", code, marks, *COMMAND, *arguments]
+    redirections = ("<&-", ">&-", "2>&-")
+    marked = zip(redirections, closed)
+    line = " ".join(["exec", '"$@"', *(each for each, one in marked if one)])
+    return ["sh", "-c", line, "sh", *COMMAND, *arguments]
 
 
 def run(*arguments, typed=b""):
@@ -294,21 +296,27 @@ class Pipes(ProgramCase):
     @unittest.skipIf(os.name == "nt", "a shell of Unix can do this")
     def test_closed_streams(self):
         refused = f"ws://127.0.0.1:{free_port()}/"
-        for closed in itertools.product((False, True), repeat=3):
-            for arguments, status, out, err in (
+        cases = [
+            (closed, *case)
+            for closed in itertools.product((False, True), repeat=3)
+            for case in (
                 ([self.url, "--name", "A"], 0, "(you are .*)?hello\n", ""),
                 ([refused], 1, "", "client.py: .*refused\n"),
                 (["--what"], 2, "", "client.py: type an address.*\n"),
                 (["--help"], 0, "usage: .*", ""),
-            ):
-                with self.subTest(closed=closed, arguments=arguments):
-                    if closed[0]:  # There is nothing to say.
-                        out = out.replace("hello\n", "")
-                    done = run_command(without(closed, *arguments))
-                    self.assertEqual(done[0], status)
-                    for stream, words in ((1, out), (2, err)):
-                        words = "" if closed[stream] else words
-                        self.assertRegex(done[stream], f"(?s)^{words}$")
+            )
+        ]
+        commands = [without(case[0], *case[1]) for case in cases]
+        with ThreadPoolExecutor(4) as pool:
+            all_done = list(pool.map(run_command, commands))
+        for (closed, arguments, status, out, err), done in zip(cases, all_done):
+            with self.subTest(closed=closed, arguments=arguments):
+                if closed[0]:  # There is nothing to say.
+                    out = out.replace("hello\n", "")
+                self.assertEqual(done[0], status)
+                for stream, words in ((1, out), (2, err)):
+                    words = "" if closed[stream] else words
+                    self.assertRegex(done[stream], f"(?s)^{words}$")
 
     @unittest.skipUnless(os.path.exists("/proc/self/fd"), "Linux tells it")
     def test_no_socket_takes_the_number_of_a_closed_stream(self):
@@ -364,15 +372,16 @@ class Pipes(ProgramCase):
             self.assertEqual(wire.next()[0], codec.CLOSE)
             wire.next()  # and no answer
 
-        with Scripted(script) as peer, Program(peer.url) as child:
+        hasty = {"command": HASTY}
+        with Scripted(script) as peer, Program(peer.url, **hasty) as child:
             child.wait_for("hello")
             start = time.monotonic()
             child.process.send_signal(signal.SIGINT)
             self.assertEqual(child.end(), 0)
-            self.assertLess(time.monotonic() - start, 4)
+            self.assertLess(time.monotonic() - start, 2)
             line = "client.py: a message is lost: 900 of its bytes did not come"
             self.assertEqual(child.told.splitlines()[0], line)
-            line = "closed with 1000, but the rest did not come in 2 s"
+            line = "closed with 1000, but the rest did not come in 0.3 s"
             self.assertTrue(child.told.endswith(f": {line}\n"), child.told)
 
 
@@ -691,7 +700,7 @@ class Lab(ProgramCase):
 
     def test_slow_reads_all_at_the_end(self):
         # A kernel that has to drop what it has no room for would get it
-        # again after 0.2, 0.4, 0.8 ... seconds, and here be silent.
+        # again after 0.2, 0.4, 0.8, 1.6 ... seconds, and here be silent.
         with Program(self.url, "--slow", "--name", "Slow") as child:
             wait_until(
                 lambda: any(u.name for u in list(self.room.users.values()))
@@ -701,11 +710,11 @@ class Lab(ProgramCase):
                 peer.send("x" * 70_000)
                 peer.receive()
             start = time.monotonic()
-            wait_until(lambda: time.monotonic() > start + 1.7)
+            wait_until(lambda: time.monotonic() > start + 0.8)
             self.assertEqual(child.said, "")
             child.process.send_signal(signal.SIGINT)
             self.assertEqual(child.end(), 0)
-            self.assertLess(time.monotonic() - start, 2.2)
+            self.assertLess(time.monotonic() - start, 1.8)
             self.assertEqual(
                 (len(child.said), child.told),
                 (len("you are #1 Slow; here are: #1 Slow\n") + 2 * 70_006, ""),
