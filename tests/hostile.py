@@ -39,8 +39,8 @@ class Relay(server.Server):
 
 @contextlib.contextmanager
 def room(kind=Room, **options):
-    """Serve, and look at the deadlines fifty times a second, not twice."""
-    with mock.patch.object(server, "PATIENCE", 0.02):
+    """Serve, and look at the deadlines two hundred times a second."""
+    with mock.patch.object(server, "PATIENCE", 0.005):
         with serving(kind(**options)) as running:
             yield running
 
