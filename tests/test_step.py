@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import select
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from socket import MSG_WAITALL
 from types import SimpleNamespace
@@ -944,10 +946,13 @@ class AtATerminal(unittest.TestCase):
             self.assertTrue(terminal.text.endswith(last), terminal.text)
 
     def test_ways_out_of_a_question(self):
-        for way in ("\x03", "\x04", signal.SIGTERM):
-            for prompt in (PREDICT, MENU):
-                with self.subTest(way=way, prompt=prompt):
-                    self.leave(way, prompt)
+        ways = ("\x03", "\x04", signal.SIGTERM)
+        cases = list(itertools.product(ways, (PREDICT, MENU)))
+        with ThreadPoolExecutor() as pool:
+            left = [pool.submit(self.leave, *case) for case in cases]
+            for case, one in zip(cases, left):
+                with self.subTest(case):
+                    one.result()
 
     def leave(self, way, prompt):
         with Terminal() as terminal, connect(terminal.port):

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import codec
@@ -38,6 +39,7 @@ from lessons.observer import Observer
 from lessons.slow import shrink_buffers
 from lessons.trace import MAX_FRAMES, WIDTH, Trace
 from server import Server
+from tests.hostile import connect
 from tests.support import (
     DEADLINE,
     KEY,
@@ -78,18 +80,17 @@ class Watched:
         self.server.observer = Trace(self.server, self.shown.append, level)
         self.sockets = []
 
-    def connect(self):
-        """Knock, and let the server accept."""
-        address = ("127.0.0.1", self.server.port)
-        sock = socket.create_connection(address, DEADLINE)
+    def connect(self, buffer=0):
+        """Knock, and let the server accept; buffer: see connect()."""
+        sock = connect(self.server.port, buffer=buffer)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sockets.append(sock)
         self.server.turn()
         return sock
 
-    def open(self):
+    def open(self, buffer=0):
         """Connect and open a WebSocket."""
-        sock = self.connect()
+        sock = self.connect(buffer)
         self.say(sock, REQUEST)
         answer = sock.recv(65536)
         assert answer.startswith(b"HTTP/1.1 101"), answer
@@ -892,9 +893,8 @@ class SlowReader(unittest.TestCase):
                 self.assertLess(size, 16 * 1024)
             expected = r"asked for 4096 bytes, the kernel took \d+\.\Z"
             self.assertRegex(words, expected)
-            sock = watched.open()
+            sock = watched.open(buffer=4096)
             watched.text()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             user = watched.server.users[1]
             while not watched.server.observer.slow:
                 watched.say(sock, encode_frame(BINARY, bytes(1000), bytes(4)))
@@ -1096,6 +1096,17 @@ def is_open(address):
         return sock.connect_ex(address) == 0
 
 
+def run_server(switches):
+    """Run server.py with these switches, to its end."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "server.py"), "0", *switches],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
 class OnTheTerminal(unittest.TestCase):
     def test_random_bytes_print_nothing_odd(self):
         python = ("-X", "dev", "-W", "error")
@@ -1133,34 +1144,38 @@ class OnTheTerminal(unittest.TestCase):
                 reset(sock)
 
     def test_the_switches(self):
-        for switches, expected in (
+        cases = (
             (("--trace", "0"), r"^FRAME #1 --> server  TEXT.*11 bytes$"),
             (("0", "--trace"), r"^FRAME #1 --> server  TEXT.*11 bytes$"),
             (("--trace=short", "0"), r'^FRAME #1 .*11 bytes  "Hello"$'),
             (("--small-buffers", "0"), r"^Small buffers: asked for 4096 bytes"),
             (("0", "--trace", "--recv-size", "1"), r"recv #1 -> 1 "),
-        ):
-            with self.subTest(switches), Process(*switches) as process:
-                with Peer(process.port) as peer:
-                    peer.write(HELLO)
-                    self.assertEqual(peer.receive(), "Hello")
-                process.wait_for(expected)
+        )
+        with ThreadPoolExecutor() as pool:
+            shown = [pool.submit(self.shows, *case) for case in cases]
+            for case, one in zip(cases, shown):
+                with self.subTest(case):
+                    one.result()
+
+    def shows(self, switches, expected):
+        """Say Hello to a server with these switches; wait for its line."""
+        with Process(*switches) as process:
+            with Peer(process.port) as peer:
+                peer.write(HELLO)
+                self.assertEqual(peer.receive(), "Hello")
+            process.wait_for(expected)
 
     def test_wrong_switches(self):
-        for switches, words in (
+        cases = (
             (("--trace=long",), "trace"),
             (("--recv-size", "0"), "--recv-size is 1 to"),
             (("--recv-size", "1000000000000"), "--recv-size is 1 to"),
             (("--recv-size", "x"), "--recv-size"),
-        ):
+        )
+        with ThreadPoolExecutor() as pool:
+            all_done = list(pool.map(run_server, [case[0] for case in cases]))
+        for (switches, words), done in zip(cases, all_done):
             with self.subTest(switches):
-                done = subprocess.run(
-                    [sys.executable, str(ROOT / "server.py"), "0", *switches],
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=DEADLINE,
-                    check=False,
-                )
                 error = done.stderr.decode()
                 self.assertEqual(done.returncode, 2, error)
                 self.assertIn(words, error)
