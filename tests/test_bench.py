@@ -8,6 +8,7 @@ import sys
 import threading
 import unittest
 import xml.dom.minidom
+from concurrent.futures import ThreadPoolExecutor
 
 import codec
 from tests import bench
@@ -98,29 +99,40 @@ def load_frame_size():
     return len(bench.frame(bench.payload(0, 0, SCENE.size)))
 
 
+def run_bench(*arguments):
+    return subprocess.run(
+        [sys.executable, str(bench.HERE), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def play_scene(scene):
+    return run_bench(f"--scene={scene}", "--seconds=0.05", "--rounds=1")
+
+
 class TestOutput(unittest.TestCase):
-    def bench(self, *arguments):
-        return subprocess.run(
-            [sys.executable, str(bench.HERE), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+    @classmethod
+    def setUpClass(cls):
+        scenes = "echo", "chat"
+        with ThreadPoolExecutor() as pool:  # Each waits most of the time.
+            cls.done = dict(zip(scenes, pool.map(play_scene, scenes)))
 
     def test_table(self):
-        done = self.bench("--scene=echo", "--seconds=0.05", "--rounds=1")
+        done = self.done["echo"]
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         names = [line.split()[1] for line in done.stdout.splitlines()]
         self.assertEqual(names, ["server", "relay", "server.py"])
 
     def test_the_room_in_its_own_messages(self):
-        done = self.bench("--scene=chat", "--seconds=0.05", "--rounds=1")
+        done = self.done["chat"]
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         for line in done.stdout.splitlines():
             self.assertLess(len(line), 80)
 
     def test_bad_server_is_one_line(self):
-        done = self.bench("--server", "server")
+        done = run_bench("--server", "server")
         self.assertEqual(done.returncode, 2)
         self.assertIn("{port} is missing", done.stderr)
         self.assertEqual(done.stderr.count("\n"), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import unittest
 
@@ -137,6 +138,7 @@ class AgainstTheNaiveDecoder(unittest.TestCase):
                     self.assertEqual(result, expected, data)
 
 
+@functools.lru_cache(maxsize=None)
 def beginnings_of_characters():
     """Return all 1 to 3 bytes that are, or begin, a character of UTF-8."""
     found = set()
