@@ -127,12 +127,16 @@ class Process(Child):
         for line in stream:
             lines.append(line.decode("latin-1").rstrip("\r\n"))
 
-    def wait_for(self, pattern):
-        """Return the first line of output that the pattern is found in."""
+    def wait_for(self, pattern, since=0):
+        """Return the first line of output that the pattern is found in.
+
+        since: how many lines are too old for it.
+        """
         found = []
 
         def look():
-            found[:] = [li for li in list(self.lines) if re.search(pattern, li)]
+            lines = self.lines[since:]
+            found[:] = [line for line in lines if re.search(pattern, line)]
             return found or self.process.poll() is not None
 
         wait_until(look, f"{pattern} in {self.lines} {self.errors}")

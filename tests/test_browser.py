@@ -1,7 +1,6 @@
-"""client.html in a real browser: two people meet, talk and part.
+"""client.html in real browsers: two people meet, talk and part.
 
-It needs a Chromium; where there is none, these tests are skipped, but not
-where the environment variable CI is set.
+Every scenario runs in Chromium and in Firefox; see tests/browsers.py.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import os
 import shutil
 import signal
 import socket
@@ -23,14 +21,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from server import ChatRoom, Server
-from tests import chromium
+from tests import browsers
 from tests.support import DEADLINE, ROOT, Peer, Process, serving, wait_until
 
 PAGE = ROOT / "client.html"
-NO_BROWSER = (
-    "no Chromium found: install one (Debian: apt-get install chromium)"
-    " or name it in the environment variable BROWSER_PATH"
-)
 SAID = "100 % & a+b = c; žluť ☂"
 MARKUP = "<img src=x onerror=hacked=1>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>hacked=1</script></svg>'
@@ -134,21 +128,11 @@ def use_address(port):
     return f"sessionStorage.setItem('address', '{address}')"
 
 
-def setUpModule():
-    global browser
-    path = chromium.find_browser()
-    if path is None:
-        if os.environ.get("CI"):
-            raise AssertionError(NO_BROWSER)
-        raise unittest.SkipTest(NO_BROWSER)
-    browser = chromium.Browser(path)
-
-
 def tearDownModule():
-    browser.close()
+    browsers.close_all()
 
 
-class BrowserTest(unittest.TestCase):
+class BrowserTest(browsers.Scenarios):
     """A running server, and tabs whose console must stay clean."""
 
     def setUp(self):
@@ -179,7 +163,7 @@ class BrowserTest(unittest.TestCase):
         url = PAGE.as_uri() if disk else f"http://127.0.0.1:{self.port}/"
         if disk:
             options["before"] = use_address(self.port)
-        tab = browser.open(url, **options)
+        tab = self.browser.open(url, **options)
         self.tabs.append(tab)
         tab.wait_for(f"{STATE}.startsWith('Open')")
         if name is not None:
@@ -320,7 +304,7 @@ class ConversationTest(BrowserTest):
         tab.type(f"ws://127.0.0.1:{port}/")
 
     def test_wrong_address_from_disk(self):
-        tab = browser.open(
+        tab = self.browser.open(
             PAGE.as_uri(),
             before=use_address(1),  # where nobody listens
         )
@@ -420,7 +404,9 @@ class ConversationTest(BrowserTest):
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         self.addCleanup(proxy.server_close)
         self.addCleanup(proxy.shutdown)
-        tab = browser.open(f"http://127.0.0.1:{proxy.server_port}/chat/?a#b")
+        tab = self.browser.open(
+            f"http://127.0.0.1:{proxy.server_port}/chat/?a#b"
+        )
         self.tabs.append(tab)
         self.join(tab, "Ana")
 
@@ -985,9 +971,7 @@ class LooksTest(BrowserTest):
     def test_all_of_it_is_in_a_landmark(self):
         """So a screen reader can jump there."""
         ana = self.open("Ana")
-        nodes = ana.call("Accessibility.getFullAXTree")["nodes"]
-        roles = [node["role"]["value"] for node in nodes if "role" in node]
-        self.assertEqual(roles.count("main"), 1)
+        self.assertEqual(ana.count_role("main"), 1)
         outside = """[...document.body.children].map(element =>
             element.tagName).filter(name => name !== 'SCRIPT')"""
         self.assertEqual(ana.run(outside), ["HEADER", "MAIN"])
@@ -1036,6 +1020,8 @@ class LooksTest(BrowserTest):
                     self.click(ana, "disconnect")
                 bo.close()
 
+
+browsers.in_each_browser(globals())
 
 if __name__ == "__main__":
     unittest.main()
