@@ -99,8 +99,11 @@ OUTSIDE = """[...document.querySelectorAll('button, input, select')]
       && !element.closest('#people')
       && element.getBoundingClientRect().right > innerWidth)
     .map(element => element.id)"""
-NAMES_ARE_SEEN = """(list => list.clientHeight >=
-    list.firstElementChild.offsetHeight)(document.querySelector('#people'))"""
+NAMES_ARE_SEEN = """((list, box) =>
+    list.clientHeight >= list.firstElementChild.offsetHeight
+    && box.clientHeight >= box.scrollHeight
+    )(document.querySelector('#people'), document.querySelector('#people-box'))
+    """
 SMALLEST_LETTERS = """Math.min(...[...document.querySelectorAll('body *')]
     .map(element => parseFloat(getComputedStyle(element).fontSize)))"""
 
@@ -371,6 +374,11 @@ class ConversationTest(BrowserTest):
         you = f"Ana #{self.code(ana)} (you)"
         self.assertEqual(ana.run(PEOPLE)[0], you)
         self.assertEqual(ana.run(OUTSIDE), [])
+        self.assertTrue(ana.run(NAMES_ARE_SEEN))
+        ana.run(
+            "for (const fold of document.querySelectorAll('details'))"
+            " fold.open = true"
+        )
         self.assertTrue(ana.run(NAMES_ARE_SEEN))
         for sought, found in (("son f", 1), ("PERSON", 8), (you[:6], 1)):
             with self.subTest(sought):
