@@ -7,6 +7,7 @@ with what comes out today, from fixed random bytes.
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import re
 import shlex
@@ -24,9 +25,11 @@ from tests import bench
 from tests.support import DEADLINE, ROOT, Process
 
 README = (ROOT / "README.md").read_text("utf-8")
+LESSONS = (ROOT / "lessons" / "README.md").read_text("utf-8")
+TEXT = README + LESSONS
 # (language, text) of each fenced block.
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-PROSE = re.sub(r"^```\w*\n.*?^```$", "", README, flags=re.M | re.S)
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S)
+PROSE = re.sub(r"^```\w*\n.*?^```$", "", TEXT, flags=re.M | re.S)
 CODE = re.findall(r"`([^`\n]+)`", PROSE)
 PURE = ("handshake", "codec")
 PYTHONS = ("python", "python3", "py")
@@ -34,7 +37,7 @@ TITLES = (
     "What it is", "Start in 60 seconds", "The lesson: 5, 20 or 50 minutes",
     "If it goes wrong in the room", "Byte by byte", "The loop",
     "Reading order", "Switches", "Break it", "Exercises and exit ticket",
-    "From PHP, and to your own program", "Words",
+    "From PHP, and to your own program", "One loop for all",
     "What it withstands, how fast it is, what it is not", "The tests",
 )  # fmt: skip
 # Functions that others wrote: Python's, PHP's and the browser's.
@@ -102,7 +105,12 @@ class Commands(unittest.TestCase):
         elif program == "tests/bench.py":
             bench.parse_arguments(arguments)
         elif program == "-m":
-            self.assertEqual(arguments.pop(0), "unittest")
+            module = arguments.pop(0)
+            if module.startswith("lessons."):
+                lesson = importlib.import_module(module)
+                lesson.parser.parse_args(arguments)
+                return
+            self.assertEqual(module, "unittest")
             loader = unittest.TestLoader()
             loader.loadTestsFromNames(arguments)
             self.assertEqual(loader.errors, [])
@@ -142,7 +150,7 @@ class Commands(unittest.TestCase):
 
     def test_the_programs(self):
         programs = [text for language, text in BLOCKS if language == "python"]
-        self.assertEqual(len(programs), 2)
+        self.assertEqual(len(programs), 3)
         listen = server.listen
         with mock.patch(
             "server.listen", lambda host, port: listen(host, 0)
@@ -153,9 +161,15 @@ class Commands(unittest.TestCase):
                 names = {}
                 exec(program, names)
                 if "room" in names:
-                    names["room"].listener.close()
+                    close(names["room"])
         self.assertTrue(serve.called)
         self.assertTrue(talk.called)
+
+
+def close(room):
+    """Close what a server has open whose loop does not run."""
+    for sock in (room.listener, room.alarm, room.waker):
+        sock.close()
 
 
 def is_trace(text):
@@ -182,7 +196,7 @@ def functions():
     """Return the names of all functions and classes, by file."""
     found = {}
     top = [ROOT / f"{name}.py" for name in ("server", "client", *PURE)]
-    for path in [*top, *ROOT.glob("lessons/*.py")]:
+    for path in [*top, *ROOT.glob("lessons/**/*.py")]:
         tree = ast.parse(path.read_text("utf-8"))
         kinds = (ast.FunctionDef, ast.ClassDef)
         nodes = (node for node in ast.walk(tree) if isinstance(node, kinds))
@@ -217,12 +231,26 @@ class Names(unittest.TestCase):
         self.assertGreater(checked, 40)
 
     def test_each_file_exists(self):
-        links = re.findall(r"\]\(([^)#]+)\)", README)
-        self.assertGreater(len(links), 8)
+        for folder, text in ((ROOT, README), (ROOT / "lessons", LESSONS)):
+            for name in re.findall(r"\]\(([^)#]+)[)#]", text):
+                with self.subTest(name):
+                    self.assertTrue((folder / name).exists())
         files = {code for code in CODE if re.search(r"\w\.(py|html|md)$", code)}
-        for name in [*links, *(file.split()[-1] for file in files)]:
+        for name in {file.split()[-1] for file in files}:
             with self.subTest(name):
-                self.assertTrue((ROOT / name).exists())
+                self.assertTrue(
+                    list(ROOT.rglob(name)) or (ROOT / name).exists()
+                )
+
+    def test_each_chapter_exists(self):
+        """A link may lead to a title: [words](file#the-words)."""
+        links = re.findall(r"\]\(([^)#]*)#([^)]+)\)", TEXT)
+        self.assertGreater(len(links), 0)
+        for name, anchor in links:
+            titles = re.findall(r"^#+ (.*)$", LESSONS if name else TEXT, re.M)
+            anchors = [title.lower().replace(" ", "-") for title in titles]
+            with self.subTest(anchor):
+                self.assertIn(anchor, anchors)
 
     def test_each_length(self):
         rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \|", README, re.M)
@@ -265,7 +293,7 @@ class Form(unittest.TestCase):
         self.assertIn("Send 3 at once", first)
 
     def test_lines_that_can_be_read(self):
-        for line in README.splitlines():
+        for line in TEXT.splitlines():
             if not line.startswith(("|", "$ python -c")):
                 self.assertLessEqual(len(line), 88, line)
 

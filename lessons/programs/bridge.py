@@ -99,7 +99,8 @@ def make(options: argparse.Namespace) -> Sequence[Any]:
     return [bridge, bridge.far]
 
 
+parser = make_parser(__doc__)
+parser.add_argument("url", help="of the other room: ws://...")
+
 if __name__ == "__main__":
-    parser = make_parser(__doc__)
-    parser.add_argument("url", help="of the other room: ws://...")
     run(parser, make)

@@ -23,5 +23,7 @@ def make(options: argparse.Namespace) -> Sequence[ChatRoom]:
     return [room]
 
 
+parser = make_parser(__doc__)
+
 if __name__ == "__main__":
-    run(make_parser(__doc__), make)
+    run(parser, make)

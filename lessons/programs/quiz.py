@@ -115,9 +115,10 @@ def make(options: argparse.Namespace) -> Sequence[Quiz]:
     return [Quiz(options.port, options.seconds)]
 
 
+parser = make_parser(__doc__)
+parser.add_argument(
+    "--seconds", type=float, default=15, help="for an answer; 15"
+)
+
 if __name__ == "__main__":
-    parser = make_parser(__doc__)
-    parser.add_argument(
-        "--seconds", type=float, default=15, help="for an answer; 15"
-    )
     run(parser, make)
