@@ -2,8 +2,9 @@
 
     python server.py 9000 --break mask --trace
 
-Open the page, press F12 and read the console: nearly always it says what
-the browser holds against this server. JavaScript is told no more than 1006.
+Open the page, press F12 and read the console: Chromium's nearly always says
+what the browser holds against this server, Firefox's says less. JavaScript is
+told no more than 1006.
 
 A fault is a function that takes the place of a right one in handshake or
 codec. server.py calls those by the module's name, so it need not change.

@@ -256,6 +256,22 @@ class StartTest(FaultTest):
             room.wait_for("hello")
             self.assertNotIn("purpose", " ".join(room.lines))
 
+    def test_the_readme_quotes_the_consoles(self):
+        rows = {
+            line.split("`")[1]: line.split(" | ")
+            for line in (ROOT / "README.md").read_text("utf-8").splitlines()
+            if line.startswith("| `") and line.count(" | ") == 5
+        }
+        self.assertEqual(tuple(rows), NAMES)
+        for browser, column in (("chromium", 2), ("firefox", 4)):
+            for name, (words, _, _) in SEEN[browser].items():
+                with self.subTest(name, browser=browser):
+                    cell = rows[name][column]
+                    quoted = cell.split("`")[1] if "`" in cell else ""
+                    for piece in quoted.split("…"):
+                        self.assertIn(piece.strip(), words)
+                    self.assertEqual(words == "", cell[:8] == "nothing;")
+
     def test_unknown_names(self):
         for name in ("nonsense", "Mask"):
             with self.subTest(name):
