@@ -29,6 +29,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-breakpad",
     "--remote-debugging-port=0",
+    "--ignore-certificate-errors",  # of the tests' own
 )
 KEYS = {"Enter": (13, "\r"), "Tab": (9, "")}
 

@@ -38,7 +38,8 @@ class Browser(browsers.Browser):
 
     def greet(self):
         self.free = []  # blank tabs, each of a window without another tab
-        self.call("session.new", capabilities={})
+        capabilities = {"alwaysMatch": {"acceptInsecureCerts": True}}
+        self.call("session.new", capabilities=capabilities)
         self.call("session.subscribe", events=["log.entryAdded"])
 
     def command(self, path):

@@ -23,7 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 from handshake import HandshakeError
-from tests import chromium
+from tests import browsers
 from tests.support import (
     DEADLINE,
     ROOT,
@@ -85,6 +85,7 @@ def setUpModule():
 
 
 def tearDownModule():
+    browsers.close_all()
     shutil.rmtree(folder)
 
 
@@ -276,19 +277,12 @@ class Behind(NginxCase):
         self.assertEqual(code, 1006)
 
 
-class InTheBrowser(NginxCase):
+class BehindNginx(browsers.Scenarios):
     def test_the_page_below_a_path(self):
-        path = chromium.find_browser()
-        if not path:
-            self.skipTest("no browser; see tests/test_browser.py")
         port = free_port()
         room = self.room("--origin", f"https://localhost:{port}")
         self.proxy(room, port=port)
-        flags = (*chromium.FLAGS, "--ignore-certificate-errors")
-        with mock.patch.object(chromium, "FLAGS", flags):
-            browser = chromium.Browser(path)
-        self.addCleanup(browser.close)
-        tab = browser.open(f"https://localhost:{port}/chat/")
+        tab = self.browser.open(f"https://localhost:{port}/chat/")
         self.addCleanup(tab.close)
         state = "document.getElementById('state').textContent"
         tab.wait_for(f"{state}.startsWith('Open')")
@@ -310,6 +304,8 @@ class InTheBrowser(NginxCase):
         tab.wait_for("document.body.innerText.includes('1001')")
         tab.wait_for("document.body.innerText.includes('1006')")
 
+
+browsers.in_each_browser(globals(), NginxCase)
 
 if __name__ == "__main__":
     unittest.main()
