@@ -146,7 +146,8 @@ class BrowserTest(browsers.Scenarios):
     def start(self):
         """Start a server; from now on pages and peers go there."""
         running = serving(self.make_server())
-        self.port = running.__enter__().port
+        self.server = running.__enter__()
+        self.port = self.server.port
         self.addCleanup(running.__exit__, None, None, None)
 
     def make_server(self):
@@ -756,13 +757,24 @@ class RefusalTest(BrowserTest):
         self.assertEqual(ana.run(TEXT), "psst")
         self.assertEqual(ana.run(CHOSEN), "Choose again")
 
+    def test_what_the_room_says_to_all_refuses_nothing(self):
+        """It is shown as the room's; what is under way is not given back."""
+        ana = self.open("Ana")
+        self.server.call_soon(lambda: self.server.announce("It is late."))
+        self.wait_for_entry(ana, "chat", "The room")
+        self.wait_for_entry(ana, "chat", "It is late.")
+        ana.run("unheard.push({message: '', text: 'under way', to: 'all'})")
+        self.server.call_soon(lambda: self.server.announce("It is later."))
+        self.wait_for_entry(ana, "chat", "It is later.")
+        self.assertEqual(ana.run("unheard.length"), 1)
+
     def test_too_long_once_it_is_json(self):
         """There a "%01" is "\\u0001", twice as long."""
         ana = self.open("Ana")
         text = "\x01" * 200000
         self.put(ana, "text", text)
         ana.press("Enter")
-        self.wait_for_entry(ana, "chat", "That is too long")
+        self.wait_for_entry(ana, "whisper", "That is too long")
         self.wait_for_entry(ana, "notice", "This did not come back")
         self.click_put_back(ana)
         self.assertEqual(ana.run(TEXT), text)
@@ -777,7 +789,7 @@ class RefusalTest(BrowserTest):
         ana.run("code => chooseReceiver(code)", self.code(ana))
         self.put(ana, "text", "x" + many)
         ana.press("Enter")
-        self.wait_for_entry(ana, "chat", "That is too much to be whispered.")
+        self.wait_for_entry(ana, "whisper", "That is too much to be whispered.")
         self.click_put_back(ana)
         self.assertEqual(ana.run(f"{TEXT}[0]"), "x")
         self.put(ana, "text", "")

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from unittest import mock
 
 from handshake import HandshakeError
 from tests import browsers

@@ -12,7 +12,10 @@ import sys
 import unittest
 
 from server import ChatRoom
+from tests import browsers
 from tests.support import DEADLINE, ROOT, Peer, Process, serving
+
+BUTTONS = "document.getElementsByTagName('button')"
 
 
 def start(name, *arguments):
@@ -28,6 +31,7 @@ def setUpModule():
 
 
 def tearDownModule():
+    browsers.close_all()
     for program in (clock, sensor, trap, quiz):
         program.__exit__()
 
@@ -190,6 +194,30 @@ class Quiz(ProgramCase):
         self.assertIn(b"<title>Quiz</title>", answer)
 
 
+class QuizPage(browsers.Scenarios):
+    def test_a_round(self):
+        game = self.start("quiz", "--seconds", "2")
+        tab = self.browser.open(f"http://127.0.0.1:{game.port}/")
+        self.addCleanup(tab.close)
+        peer = self.peer(game.port)
+        tab.wait_for(f"{BUTTONS}.length === 4 && !{BUTTONS}[0].disabled")
+        for number in (0, 1):  # one may change one's mind
+            tab.run(f"{BUTTONS}[{number}].click()")
+        pressed = f"[...{BUTTONS}].map(b => b.getAttribute('aria-pressed'))"
+        expected = ["false", "true", "false", "false"]
+        self.assertEqual(tab.run(pressed), expected)
+        peer.send("0")
+        tab.wait_for(f"{BUTTONS}[0].disabled")
+        shown = tab.run(f"[...{BUTTONS}].map(b => b.textContent)")
+        self.assertTrue(shown[0].endswith(" (1)"), shown)
+        self.assertTrue(shown[1].endswith(" (1)"), shown)
+        right = tab.run("document.querySelectorAll('.right').length")
+        self.assertEqual(right, 1)
+        self.assertEqual(tab.errors, [])
+        game.process.kill()
+        tab.wait_for("document.body.innerText.includes('We look for it')")
+
+
 class Mistakes(ProgramCase):
     def test_what_was_typed_wrongly(self):
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -216,6 +244,8 @@ class Mistakes(ProgramCase):
             stderr=subprocess.PIPE,
         )
 
+
+browsers.in_each_browser(globals(), ProgramCase)
 
 if __name__ == "__main__":
     unittest.main()
