@@ -375,7 +375,7 @@ class Server:
         readable, writable = wait(ask_read, ask_write, most)
         self.notify("woke", ask_read, ask_write, readable, writable)
         self.now = time.monotonic()
-
+        # The listening socket, the waker, guests' sockets.
         others = take_others(readable) + take_others(writable)
 
         # 3. Accept newcomers.
@@ -390,6 +390,7 @@ class Server:
             if not user.handshaken and time.monotonic() > ends:
                 break  # Requests cost more than frames.
         self.hear_all(ends)
+        # What these have to say goes out in this turn, too.
         if self.timers or self.guests or self.waker in others:
             self.serve_others(set(others))
 
