@@ -865,7 +865,7 @@ class Progress(ClientCase):
                 wire.send("any sign of life will do")
             wire.write(codec.encode_close(1000))
 
-        made = self.talk(script, ping_interval=0.02)
+        made = self.talk(script, ping_interval=0.06)
         self.assertEqual(made.told("close"), [(1000, "")])
         self.assertEqual(made.told("error"), [])
 
