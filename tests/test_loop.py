@@ -78,6 +78,19 @@ class Timers(Collected):
         wait_until(lambda: len(calls) == 5)
         self.assertEqual(calls, [1, 3, 2, 4, 0])
 
+    def test_those_of_the_same_moment_keep_their_order(self):
+        calls = []
+
+        def begin():
+            now = time.monotonic()
+            with mock.patch.object(time, "monotonic", lambda: now):
+                for number in range(20):
+                    self.server.later(0, lambda n=number: calls.append(n))
+
+        in_loop(self.server, begin)
+        wait_until(lambda: len(calls) == 20)
+        self.assertEqual(calls, list(range(20)))
+
     def test_what_it_says_goes_out_in_the_same_turn(self):
         turns = []
 
@@ -411,6 +424,13 @@ class Guests(Collected):
                     wait_until(lambda: not self.server.guests)
                     self.check_the_room()
 
+    def test_the_loop_sleeps_no_longer_than_a_guest_allows(self):
+        guest = Plain()
+        guest.patience = lambda: 0.001
+        with mock.patch.object(server, "PATIENCE", 4 * DEADLINE):
+            self.welcome(guest)
+            wait_until(lambda: guest.served > 20)
+
     def test_odd_patience(self):
         for patience in (-1.0, 0, float("-inf"), "long"):
             with self.subTest(patience=patience):
@@ -552,8 +572,10 @@ class ClientAsGuest(Collected):
             client.on_open = lambda *_: opened.append(True)
             self.guest(client)
             wait_until(lambda: opened)
-            self.server.stop()
-            wait_until(lambda: not self.server.running)
+            # It waits until the guest has gone, and no longer.
+            with mock.patch.object(server, "STOPPING_SECONDS", 4 * DEADLINE):
+                self.server.stop()
+                wait_until(lambda: not self.server.running)
             wait_until(lambda: left)
         self.assertEqual(left, [1001])
         self.assertFalse(client.is_active())
