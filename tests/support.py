@@ -27,6 +27,22 @@ ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 10.0  # seconds; what takes longer has failed
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 s1.3
 MASKING_KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 s5.7
+WINDOWS = sys.platform == "win32"
+# Not whether there is a /proc: Wine shows that of the Linux it runs on.
+LINUX = sys.platform == "linux"
+# For a child process on Windows: a console of its own, not to be seen. Else
+# Ctrl-C would reach all who share a console, the tests among them.
+OWN_CONSOLE = {"creationflags": subprocess.CREATE_NO_WINDOW} if WINDOWS else {}
+
+# python -c CTRL_C NUMBER: press Ctrl-C in the console of a process.
+CTRL_C = """
+import ctypes, sys
+kernel = ctypes.windll.kernel32
+kernel.FreeConsole()
+there = kernel.AttachConsole(int(sys.argv[1]))
+kernel.SetConsoleCtrlHandler(None, True)  # not for this process itself
+sys.exit(0 if there and kernel.GenerateConsoleCtrlEvent(0, 0) else 1)
+"""
 
 
 @contextlib.contextmanager
@@ -73,6 +89,10 @@ class Child:
     process = None
     threads = ()
 
+    def signal(self, number):
+        """Send a signal; Windows knows Ctrl-C alone, whatever the number."""
+        send_signal(self.process, number)
+
     def end(self):
         """Wait for its end; return the exit status."""
         status = self.process.wait(DEADLINE)
@@ -106,6 +126,7 @@ class Process(Child):
             [*command, *(arguments or ("0",))],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            **OWN_CONSOLE,
             **options,
         )
         self.lines = []
@@ -133,10 +154,13 @@ class Process(Child):
         since: how many lines are too old for it.
         """
         found = []
+        looked = since  # so many lines; a trace has thousands of them
 
         def look():
-            lines = self.lines[since:]
-            found[:] = [line for line in lines if re.search(pattern, line)]
+            nonlocal looked
+            new = self.lines[looked:]
+            looked += len(new)
+            found.extend(line for line in new if re.search(pattern, line))
             return found or self.process.poll() is not None
 
         wait_until(look, f"{pattern} in {self.lines} {self.errors}")
@@ -144,8 +168,17 @@ class Process(Child):
             raise AssertionError(f"ended: {self.lines} {self.errors}")
         return found[0]
 
-    def signal(self, number):
-        self.process.send_signal(number)
+
+def send_signal(process, number):
+    """Send a signal to a child process; on Windows press Ctrl-C there.
+
+    It must have been started with OWN_CONSOLE.
+    """
+    if WINDOWS:
+        command = [sys.executable, "-c", CTRL_C, str(process.pid)]
+        subprocess.run(command, check=True, timeout=DEADLINE)
+    else:
+        process.send_signal(number)
 
 
 def wait_until(condition, what="the condition"):
@@ -162,6 +195,27 @@ def reset(sock):
     linger = struct.pack("ii", 1, 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     sock.close()
+
+
+def resets():
+    """Tell whether the other side sees a reset().
+
+    Under Wine it sees an end of stream, as after an orderly close().
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        other = socket.create_connection(listener.getsockname(), DEADLINE)
+        with listener.accept()[0] as sock:
+            reset(other)
+            try:
+                sock.recv(1)
+            except ConnectionResetError:
+                return True
+    return False
+
+
+RESETS = unittest.skipUnless(
+    resets(), "nobody can be reset here: Wine makes an orderly end of it"
+)
 
 
 class Peer:

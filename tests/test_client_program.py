@@ -26,7 +26,17 @@ from client import Client, State, Terminal
 from lessons import misbehave
 from server import ChatRoom
 from tests import test_client
-from tests.support import DEADLINE, ROOT, Child, Peer, serving, wait_until
+from tests.support import (
+    DEADLINE,
+    LINUX,
+    OWN_CONSOLE,
+    ROOT,
+    WINDOWS,
+    Child,
+    Peer,
+    serving,
+    wait_until,
+)
 from tests.test_client import Scripted, drive, free_port, stop
 
 COMMAND = [sys.executable, "-W", "error", str(ROOT / "client.py")]
@@ -68,7 +78,11 @@ class Program(Child):
         pipe = subprocess.PIPE
         streams = {"stdin": pipe, "stdout": pipe, "stderr": pipe, **streams}
         self.process = subprocess.Popen(
-            [*command, *arguments], env=ENVIRONMENT, cwd=ROOT, **streams
+            [*command, *arguments],
+            env=ENVIRONMENT,
+            cwd=ROOT,
+            **OWN_CONSOLE,
+            **streams,
         )
         self.said, self.told = "", ""
         self.threads = [
@@ -84,7 +98,7 @@ class Program(Child):
 
     def collect(self, name, stream):
         for line in stream:
-            setattr(self, name, getattr(self, name) + line.decode())
+            setattr(self, name, getattr(self, name) + in_text(line))
 
     def type(self, text):
         self.process.stdin.write(text.encode())
@@ -127,7 +141,12 @@ def run_command(command, typed=b"hello\n"):
         timeout=DEADLINE,
         env=ENVIRONMENT,
     )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    return done.returncode, in_text(done.stdout), in_text(done.stderr)
+
+
+def in_text(printed):
+    """Return what was printed, with the ends of lines as Python knows them."""
+    return printed.decode().replace(os.linesep, "\n")
 
 
 class ProgramCase(unittest.TestCase):
@@ -293,7 +312,7 @@ class Pipes(ProgramCase):
             self.assertEqual(child.end(), 0)
             self.assertEqual(child.told, "")
 
-    @unittest.skipIf(os.name == "nt", "a shell of Unix can do this")
+    @unittest.skipIf(WINDOWS, "only Unix starts a program with closed streams")
     def test_closed_streams(self):
         refused = f"ws://127.0.0.1:{free_port()}/"
         cases = [
@@ -318,7 +337,7 @@ class Pipes(ProgramCase):
                     words = "" if closed[stream] else words
                     self.assertRegex(done[stream], f"(?s)^{words}$")
 
-    @unittest.skipUnless(os.path.exists("/proc/self/fd"), "Linux tells it")
+    @unittest.skipUnless(LINUX, "only Linux shows what a number stands for")
     def test_no_socket_takes_the_number_of_a_closed_stream(self):
         def script(wire):
             wire.accept()
@@ -330,7 +349,7 @@ class Pipes(ProgramCase):
             child = subprocess.Popen(without((True,) * 3, peer.url))
             self.assertEqual(child.wait(DEADLINE), 1)
 
-    @unittest.skipUnless(os.path.exists("/dev/full"), "a device of Linux")
+    @unittest.skipUnless(LINUX, "only Linux has a device that is always full")
     def test_the_reader_of_the_errors_may_go(self):
         with open("/dev/full", "w") as full:
             child = Program(self.url, stderr=full)
@@ -342,7 +361,7 @@ class Pipes(ProgramCase):
         with Program(self.url) as child:
             child.type("hello\n")
             child.wait_for("hello")
-            child.process.send_signal(signal.SIGINT)
+            child.signal(signal.SIGINT)
             self.assertEqual(child.end(), 0)
             self.assertEqual(child.told, "")
         wait_until(lambda: self.room.left)
@@ -359,9 +378,9 @@ class Pipes(ProgramCase):
 
         with Scripted(script) as peer, Program(peer.url) as child:
             child.wait_for("hello")
-            child.process.send_signal(signal.SIGINT)
+            child.signal(signal.SIGINT)
             self.assertTrue(closes.wait(DEADLINE))
-            child.process.send_signal(signal.SIGINT)
+            child.signal(signal.SIGINT)
             self.assertEqual(child.end(), 130)
             self.assertEqual(child.told, "")
 
@@ -376,7 +395,7 @@ class Pipes(ProgramCase):
         with Scripted(script) as peer, Program(peer.url, **hasty) as child:
             child.wait_for("hello")
             start = time.monotonic()
-            child.process.send_signal(signal.SIGINT)
+            child.signal(signal.SIGINT)
             self.assertEqual(child.end(), 0)
             self.assertLess(time.monotonic() - start, 2)
             line = "client.py: a message is lost: 900 of its bytes did not come"
@@ -496,7 +515,7 @@ class PseudoTerminal(ProgramCase):
         try:
             import pty
         except ImportError:
-            self.skipTest("this system has no pseudo-terminals")
+            self.skipTest("only Unix has pseudo-terminals")
         super().setUp()
         self.screen = ""
         self.master, slave = pty.openpty()
@@ -637,7 +656,7 @@ class Lab(ProgramCase):
 
         def script(wire):
             wire.accept()
-            while len(sizes) < 8:
+            while sum(sizes) < 8:
                 sizes.append(len(wire.received or wire.socket.recv(99)))
                 wire.received = b""
 
@@ -650,8 +669,11 @@ class Lab(ProgramCase):
             request = len(made.request())
             self.assertGreaterEqual(took, 0.002 * (request - 1))
             made.send("xy")
+            started = time.monotonic()
             drive(made)
-        self.assertEqual(sizes, [1] * 8)
+            self.assertGreaterEqual(time.monotonic() - started, 0.002 * 7)
+        # Who is busy for two thousandths of a second reads two at once.
+        self.assertGreater(len(sizes), 1)
 
     def test_dribbling_longer_than_the_timeout(self):
         def script(wire):
@@ -712,7 +734,7 @@ class Lab(ProgramCase):
             start = time.monotonic()
             wait_until(lambda: time.monotonic() > start + 0.8)
             self.assertEqual(child.said, "")
-            child.process.send_signal(signal.SIGINT)
+            child.signal(signal.SIGINT)
             self.assertEqual(child.end(), 0)
             self.assertLess(time.monotonic() - start, 1.8)
             self.assertEqual(

@@ -324,7 +324,6 @@ class WireTest(FaultTest):
                 pong = expected(name, "pong")
                 self.assertEqual(read(peer.socket, len(pong)), pong)
 
-    @unittest.skipIf(sys.platform == "win32", "Windows has no such signals")
     def test_the_end_of_the_room(self):
         """Ctrl-C: the last frame is as wrong; the end is an orderly one."""
         ends = []

@@ -32,10 +32,12 @@ from tests.hostile import Room
 from tests.support import (
     DEADLINE,
     MASKING_KEY,
+    OWN_CONSOLE,
     ROOT,
     Peer,
     Process,
     in_loop,
+    send_signal,
     serving,
     wait_until,
 )
@@ -858,7 +860,6 @@ class CommandLine(unittest.TestCase):
                     self.assertRegex(err, r"^([ -~]{1,79}\n){1,2}$")
                     self.assertIn(words, err.replace("\n", " "))
 
-    @unittest.skipUnless(hasattr(os, "geteuid"), "needs user numbers")
     def test_no_right_to_the_port(self):
         error = PermissionError(13, "Permission denied")
         lines = server.explain(error, "127.0.0.1", 80)
@@ -897,7 +898,9 @@ class CommandLine(unittest.TestCase):
     def test_the_reader_of_the_diary_may_go(self):
         command = [sys.executable, str(ROOT / "server.py"), "0"]
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        with subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, **OWN_CONSOLE
+        ) as process:
             try:
                 first = process.stdout.readline().decode()
                 process.stdout.close()
@@ -906,7 +909,7 @@ class CommandLine(unittest.TestCase):
                     with Peer(port) as peer:
                         peer.send("x")
                         self.assertEqual(peer.receive(), "x")
-                process.send_signal(signal.SIGINT)
+                send_signal(process, signal.SIGINT)
                 self.assertEqual(process.wait(DEADLINE), 0)
                 self.assertEqual(process.stderr.read(), b"")
             finally:

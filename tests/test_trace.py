@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
-import os
 import random
 import re
 import select
@@ -43,11 +42,14 @@ from tests.hostile import connect
 from tests.support import (
     DEADLINE,
     KEY,
+    LINUX,
     MASKING_KEY,
+    OWN_CONSOLE,
     ROOT,
     Peer,
     Process,
     reset,
+    send_signal,
     serving,
     wait_until,
 )
@@ -1028,8 +1030,11 @@ class TheObserver(unittest.TestCase):
             watched.server.observer = Doorman()
             watched.open().close()
             watched.server.turn()
+        # Not each kernel knows already that the Close finds nobody: then it
+        # is written, as the 101 was.
         self.assertEqual(
-            told, [("connected", 1), ("wrote", True), ("left", 1, "hung up")]
+            list(dict.fromkeys(told)),
+            [("connected", 1), ("wrote", True), ("left", 1, "hung up")],
         )
 
 
@@ -1218,7 +1223,7 @@ class OnTheTerminal(unittest.TestCase):
             reads = [li for li in process.lines if "recv #2 " in li]
             self.assertEqual(len(reads), 2, reads)  # the cut one, and the end
 
-    @unittest.skipUnless(os.path.exists("/dev/full"), "Linux has /dev/full")
+    @unittest.skipUnless(LINUX, "only Linux has a device that is always full")
     def test_nowhere_to_print(self):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
@@ -1237,7 +1242,9 @@ class OnTheTerminal(unittest.TestCase):
 
     def test_the_room_goes_on_when_nobody_reads(self):
         command = [sys.executable, str(ROOT / "server.py"), "0", "--trace"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, **OWN_CONSOLE
+        ) as process:
             try:
                 first = process.stdout.readline().decode()
                 process.stdout.close()
@@ -1246,7 +1253,7 @@ class OnTheTerminal(unittest.TestCase):
                         peer.write(HELLO)
                         self.assertEqual(peer.receive(), "Hello")
             finally:
-                process.terminate()
+                send_signal(process, signal.SIGTERM)
             self.assertEqual(process.wait(DEADLINE), 0)
 
 
