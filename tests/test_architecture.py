@@ -6,10 +6,10 @@ import ast
 import contextlib
 import functools
 import importlib.util
+import os
 import re
 import subprocess
 import sys
-import sysconfig
 import unittest
 from html.parser import HTMLParser
 from pathlib import Path
@@ -39,7 +39,9 @@ MAY_IMPORT = {
 PROGRAMS = ROOT / "lessons" / "programs"  # they may start a server
 IMPURE = {"socket", "select", "selectors", "ssl", "time", "asyncio", "os"}
 # In the standard library, but not on every system.
-NOT_EVERYWHERE = {"fcntl", "msvcrt", "resource", "termios", "tty", "winreg"}
+NOT_EVERYWHERE = {
+    "fcntl", "msvcrt", "pty", "resource", "termios", "tty", "winreg",
+}  # fmt: skip
 
 
 @functools.lru_cache(maxsize=None)
@@ -95,8 +97,10 @@ def is_standard(name):
     if spec.origin in ("built-in", "frozen"):
         return True
     origin = Path(spec.origin or "")
-    library = Path(sysconfig.get_path("stdlib"))
-    return library in origin.parents and "site-packages" not in origin.parts
+    # Windows' embeddable Python keeps it in a zip, and beside its program.
+    libraries = {Path(os.__file__).parent, Path(sys.executable).parent}
+    is_there = libraries.intersection(origin.parents)
+    return bool(is_there) and "site-packages" not in origin.parts
 
 
 class Imports(unittest.TestCase):

@@ -140,7 +140,10 @@ class TestOutput(unittest.TestCase):
     def test_bad_server_is_an_error(self):
         for words, why in (
             (("nowhere", "{port}"), "cannot run nowhere"),
-            ((sys.executable, "-c", "exit(3)", "{port}"), "status 3"),
+            (
+                (sys.executable, "-c", "raise SystemExit(3)", "{port}"),
+                "status 3",
+            ),
         ):
             with self.subTest(why), self.assertRaisesRegex(
                 bench.BenchError, why
