@@ -700,9 +700,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).replace("_", " ").lower()
         return f"TLS: {getattr(error, 'verify_message', reason)}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+    if isinstance(error, socket.gaierror):  # Windows: "getaddrinfo failed"
+        return "this name has no address"
+    return codec.in_words(error)
 
 
 # ---- the terminal -----------------------------------------------------------

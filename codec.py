@@ -22,6 +22,7 @@ the other way round. Everything else is the same on both sides.
 from __future__ import annotations
 
 import codecs
+import errno
 from enum import IntEnum
 from typing import Any, Iterator, NamedTuple
 
@@ -91,6 +92,28 @@ class ProtocolError(Exception):
 def broken(rule: str) -> ProtocolError:
     """Return the error for a broken framing rule: Close code 1002."""
     return ProtocolError(CloseCode.PROTOCOL_ERROR, rule)
+
+
+def in_words(error: Exception) -> str:
+    """Say what failed, in the same words on every system."""
+    words = FAILURES.get(getattr(error, "errno", 0))
+    # TimeoutError("no pong") has no strerror.
+    words = words or getattr(error, "strerror", None) or str(error)
+    return words or type(error).__name__
+
+
+# Windows says these in the language that it is set to, and Wine knows only
+# some of them: it would be "Windows Error 0x274a".
+FAILURES = {
+    errno.EPIPE: "Broken pipe",
+    errno.ESHUTDOWN: "Broken pipe",  # the same, on Windows
+    errno.ECONNABORTED: "Connection aborted",
+    errno.ECONNREFUSED: "Connection refused",
+    errno.ECONNRESET: "Connection reset by peer",
+    errno.EHOSTUNREACH: "No route to host",
+    errno.ENETUNREACH: "Network is unreachable",
+    errno.ETIMEDOUT: "Connection timed out",
+}
 
 
 class Decoder:

@@ -807,8 +807,7 @@ class Server:
         """Send no more, as that failed; what the user said is still heard."""
         if not user.closing:  # Else it only did not wait for our last word.
             user.error = user.error or error
-        # TimeoutError("no pong") has no strerror.
-        user.why = user.why or error.strerror or str(error)
+        user.why = user.why or codec.in_words(error)
         user.outbox.clear()
         user.waiting = 0
         self.restart_deadline(user)

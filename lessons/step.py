@@ -16,6 +16,7 @@ import threading
 import time
 from typing import Any, Callable, Iterator
 
+from codec import in_words
 from lessons.observer import User, Users
 from lessons.trace import Trace, ascii_only, cut, many, note
 
@@ -211,7 +212,7 @@ class Stepper(Trace):
             # The kernel tells it only once, so read() will not see it.
             self.failed[user] = error
         if user in self.failed:
-            why = self.failed[user].strerror or ""  # in any language
+            why = in_words(self.failed[user])  # perhaps not in English
             return "the connection failed: " + ascii_only(why)
         if not size:
             return "end of stream: it hangs up"

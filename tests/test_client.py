@@ -11,6 +11,7 @@ import errno
 import io
 import random
 import re
+import shutil
 import socket
 import ssl
 import tempfile
@@ -28,6 +29,8 @@ from handshake import HandshakeError
 from server import Server
 from tests.support import (
     DEADLINE,
+    RESETS,
+    WINDOWS,
     make_certificate,
     reset,
     serving,
@@ -602,8 +605,8 @@ class RightAnswers(ClientCase):
 
         def script(wire):
             wire.accept(codec.encode_message("go"))
-            for ping in pings:
-                wire.write(codec.encode_frame(codec.PING, ping))
+            frames = [codec.encode_frame(codec.PING, ping) for ping in pings]
+            wire.write(b"".join(frames))
             wire.send("that was all")
             self.assertTrue(go.wait(DEADLINE))
             heard.extend(iter(wire.next, (codec.TEXT, "heard")))
@@ -865,7 +868,7 @@ class Progress(ClientCase):
                 wire.send("any sign of life will do")
             wire.write(codec.encode_close(1000))
 
-        made = self.talk(script, ping_interval=0.06)
+        made = self.talk(script, ping_interval=0.1)
         self.assertEqual(made.told("close"), [(1000, "")])
         self.assertEqual(made.told("error"), [])
 
@@ -1233,6 +1236,7 @@ class WrongAnswers(ClientCase):
                 made = self.talk(answering(answer))
                 self.assert_failed(made, ConnectionError, "hung up")
 
+    @RESETS
     def test_a_reset(self):
         def in_the_handshake(wire):
             wire.take_request()
@@ -1243,11 +1247,10 @@ class WrongAnswers(ClientCase):
             wire.received = b""
             wire.reset()
 
-        words = re.escape(f"[Errno {errno.ECONNRESET}]")
-        made = self.talk(in_the_handshake)
-        self.assert_failed(made, ConnectionError, words, "reset")
-        made = self.talk(later)
-        self.assert_failed(made, ConnectionError, words, "reset")
+        for script in (in_the_handshake, later):
+            with self.subTest(script.__name__):
+                made = self.talk(script)
+                self.assert_failed(made, ConnectionResetError, ".", "by peer$")
 
     def test_no_close_frame(self):
         made = self.talk(lambda wire: wire.accept())
@@ -1306,8 +1309,8 @@ class NoConnection(ClientCase):
     def test_refused(self):
         made = self.client(free_port())
         drive(made)
-        words = re.escape(f"[Errno {errno.ECONNREFUSED}]")
-        self.assert_failed(made, ConnectionRefusedError, words, "refused")
+        words = "^Connection refused$"
+        self.assert_failed(made, ConnectionRefusedError, ".", words)
         self.assertEqual(made.told("connect"), [])
 
     def test_not_found(self):
@@ -1315,7 +1318,8 @@ class NoConnection(ClientCase):
         error = socket.gaierror(socket.EAI_NONAME, "Name not known")
         with mock.patch("socket.getaddrinfo", side_effect=error):
             drive(made)
-        self.assert_failed(made, socket.gaierror, "Name not known")
+        words = "^this name has no address$"
+        self.assert_failed(made, socket.gaierror, "Name not known", words)
 
     def test_a_name_that_cannot_be_looked_up(self):
         made = self.client(9000)
@@ -1429,7 +1433,7 @@ class NoConnection(ClientCase):
             drive(made)
         self.assert_failed(made, OSError, "address|empty list")
 
-    @unittest.skipIf(client.sys.platform == "win32", "a limit of Unix")
+    @unittest.skipIf(WINDOWS, "there a socket's number does not matter")
     def test_a_descriptor_that_select_cannot_watch(self):
         with Scripted(lambda wire: None) as peer:
             made = self.client(peer.port)
@@ -1650,7 +1654,7 @@ class Reconnecting(ClientCase):
             made.on_close = again
             with mock.patch("random.uniform", lambda low, high: high):
                 drive(made, until=lambda: len(waits) == 4)
-                with mock.patch.object(client, "STEADY_SECONDS", 0.0):
+                with mock.patch.object(client, "STEADY_SECONDS", -1):
                     drive(made, until=lambda: len(waits) == 5)
         for wait, seconds in zip(waits, (1, 2, 4, 8, 1)):
             self.assertAlmostEqual(wait, seconds, delta=0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import unittest
 
@@ -34,7 +36,7 @@ from tests.rules import (
     masked,
     raw,
 )
-from tests.support import MASKING_KEY
+from tests.support import LINUX, MASKING_KEY
 
 HELLO = bytes.fromhex("7f9f4d5158")  # "Hello" masked with the RFC's key
 
@@ -453,6 +455,30 @@ class Encoding(unittest.TestCase):
         for name, number in opcodes.items():
             self.assertEqual(getattr(codec, name), number)
         self.assertEqual(encode_close(CloseCode.TOO_BIG), raw("88 02 03f1"))
+
+
+class InWords(unittest.TestCase):
+    """What failed, as the diary and the client tell it."""
+
+    def test_the_same_on_every_system(self):
+        numbered = "Windows Error 0x2746"
+        for error, words in (
+            (OSError(errno.ECONNRESET, numbered), "Connection reset by peer"),
+            (OSError(errno.ESHUTDOWN, numbered), "Broken pipe"),
+            (OSError(errno.EMFILE, "Too many files"), "Too many files"),
+            (TimeoutError("did not answer a ping"), "did not answer a ping"),
+            (ConnectionError("the server hung up"), "the server hung up"),
+            (ValueError("of a hook"), "of a hook"),
+            (KeyError(), "KeyError"),
+        ):
+            with self.subTest(words):
+                self.assertEqual(codec.in_words(error), words)
+
+    def test_no_numbers_and_the_words_of_linux(self):
+        for number, words in codec.FAILURES.items():
+            self.assertRegex(words, "^[A-Za-z ]+$")
+            if LINUX and number not in (errno.ESHUTDOWN, errno.ECONNABORTED):
+                self.assertEqual(words, os.strerror(number))
 
 
 class Masking(unittest.TestCase):
