@@ -57,6 +57,8 @@ PATIENCE = 0.5
 HEARD_AT_ONCE = 50  # messages of one user; then the next one has the word
 TURN_SECONDS = 0.02  # for reading and hearing; the rest is for the next turn
 ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
+# What accept() says of one who left before: on Unix, on Windows, under Wine.
+RESET_EARLY = (errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN)
 FD_SETSIZE = 1024  # descriptors that select() can watch
 WINDOWS_SOCKETS = 512  # sockets that it can watch there
 # Descriptors kept free: to refuse newcomers, to read the page, for guests;
@@ -450,11 +452,12 @@ class Server:
                 sock, address = self.listener.accept()
             except BlockingIOError:
                 return
-            except ConnectionAbortedError:
-                continue  # it was reset while it waited to get in
             except OSError as error:
+                if error.errno in RESET_EARLY:
+                    continue  # it was reset while it waited to get in
                 # Most likely the process has no descriptor left.
-                self.attempt(self.diary, f"cannot accept: {error.strerror}")
+                why = codec.in_words(error)
+                self.attempt(self.diary, f"cannot accept: {why}")
                 self.accept_at = self.now + PATIENCE
                 return
             self.add(sock, address)

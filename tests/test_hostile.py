@@ -45,6 +45,8 @@ from tests.support import (
     DEADLINE,
     KEY,
     MASKING_KEY,
+    RESETS,
+    WINDOWS,
     Peer,
     Process,
     count_descriptors,
@@ -254,7 +256,7 @@ class Handshakes(unittest.TestCase):
             with peer, Peer(running.port) as other:
                 for i in range(10):
                     peer.write(request()[i : i + 1])
-                    now.go_to(i + 0.5, running)
+                    now.go_to(i, running)
                     self.assertNotIn("refused", running.lines[-1])
                 now.go_to(10.1, running)
                 self.assertIn("refused: 408", running.lines[-1])
@@ -537,6 +539,20 @@ class Resets(unittest.TestCase):
             peer.send("end")
             self.assertEqual(peer.receive(), "end")
 
+    def test_reset_before_it_is_let_in(self):
+        # Each system has a number of its own for that.
+        running = Room()
+        self.addCleanup(running.listener.close)
+        for number in (errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN):
+            gone, nobody = OSError(number, "gone"), BlockingIOError()
+            with self.subTest(number):
+                door = mock.Mock(**{"accept.side_effect": [gone, nobody]})
+                with mock.patch.object(running, "listener", door):
+                    running.accept()
+                self.assertEqual(door.accept.call_count, 2)
+                self.assertTrue(running.may_accept())
+                self.assertEqual(running.lines, [])
+
     def test_reset_in_the_middle_of_a_handshake(self):
         with room(Held) as running, Peer(running.port) as peer:
             for part in (b"", b"GET", request()[:-2]):
@@ -606,9 +622,8 @@ class Resets(unittest.TestCase):
                     for sock in socks[1::2]:
                         reset(sock)
                     talk((ana, bob), f"round {i}")
-                if before is None:
-                    self.skipTest("counting descriptors needs /proc")
-                wait_until(lambda: count_descriptors(pid) == before)
+                if before is not None:
+                    wait_until(lambda: count_descriptors(pid) == before)
                 talk((ana, bob), "still here")
             process.signal(signal.SIGTERM)
             self.assertEqual((process.end(), process.errors), (0, []))
@@ -871,7 +886,7 @@ class Hooks(unittest.TestCase):
             user.socket.close()
 
         def close_descriptor(user):
-            os.close(user.socket.detach())
+            socket.close(user.socket.detach())
 
         for act in (close, close_descriptor):
             for whose in (1, 2, 3):
@@ -897,7 +912,7 @@ class Hooks(unittest.TestCase):
             talk(peers, "still here")
             self.assertEqual(closes, [1006])
 
-    @unittest.skipUnless(hasattr(os, "fork"), "there is no fork here")
+    @unittest.skipUnless(hasattr(os, "fork"), "only Unix has fork()")
     def test_a_child_process_keeps_no_peer_waiting(self):
         program = """if True:
             import os, sys, time
@@ -919,6 +934,7 @@ class Hooks(unittest.TestCase):
             finally:
                 os.killpg(process.process.pid, signal.SIGKILL)
 
+    @RESETS
     def test_no_on_error_behind_on_close(self):
         events = []
         with contextlib.redirect_stderr(io.StringIO()) as errors:
@@ -961,7 +977,10 @@ class Hooks(unittest.TestCase):
             talk([ana], "still here")
 
 
-@unittest.skipIf(sys.platform == "win32", "Windows has no such signals")
+# The status of who is ended by Ctrl-C; on Windows, and under Wine.
+BY_CTRL_C = (0xC000_013A, 0) if WINDOWS else (-signal.SIGINT,)
+
+
 class Stopping(unittest.TestCase):
     def fill(self, stack, process):
         """Fill the room with all kinds; return who will say goodbye."""
@@ -982,17 +1001,18 @@ class Stopping(unittest.TestCase):
         with contextlib.ExitStack() as stack:
             all_three = [stack.enter_context(Process()) for _ in numbers]
             pairs = [self.fill(stack, process) for process in all_three]
-            begun = time.monotonic()
             for process, number in zip(all_three, numbers):
                 process.signal(number)
+            begun = time.monotonic()
             for pair in pairs:
                 for peer in pair:
                     self.assertEqual(peer.receive_close().code, 1001)
             # The third gets a second one, and does not wait for sleepers.
             impatient = all_three.pop()
             impatient.signal(signal.SIGINT)
-            self.assertEqual(impatient.end(), -signal.SIGINT)
-            self.assertLess(time.monotonic() - begun, 1.5)
+            again = time.monotonic()
+            self.assertIn(impatient.end(), BY_CTRL_C)
+            self.assertLess(time.monotonic() - again, 0.5)
             for process in all_three:
                 self.assertEqual(process.end(), 0)
                 self.assertLess(time.monotonic() - begun, 3)
