@@ -257,11 +257,13 @@ class Client:
             raise OSError(errno.EMFILE, "more sockets than select() can watch")
         # A small frame must not wait for the last one's acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not on Windows
-            # What waits shall wait in the outbox, where we see it go: the
-            # kernel may keep megabytes, and then a slow line looks dead.
+        # What waits shall wait in the outbox, where we see it go: the kernel
+        # may keep megabytes, and then a slow line looks dead.
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             option = socket.TCP_NOTSENT_LOWAT
             sock.setsockopt(socket.IPPROTO_TCP, option, PIECE)
+        else:  # Windows; this counts what was sent and not yet taken, too.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)
         if self.address.secure:
             context = self.ssl_context or ssl.create_default_context()
             left = self.deadline - time.monotonic()
