@@ -786,7 +786,8 @@ class Terminal(Client):
         elif not line.startswith("/"):
             self.say(line, "all")
         elif word == "/ping":
-            self.asked_at = time.monotonic()
+            # On Windows, monotonic() may count in steps of 16 ms.
+            self.asked_at = time.perf_counter()
             self.queue_control(codec.PING, b"typed")
         elif word == "/to":
             self.whisper(rest)
@@ -861,7 +862,7 @@ class Terminal(Client):
     def on_pong(self, payload: bytes) -> None:
         """Tell how long the answer to /ping took."""
         if payload == b"typed":
-            took = time.monotonic() - self.asked_at
+            took = time.perf_counter() - self.asked_at
             tell(f"pong after {1000 * took:.1f} ms")
 
     def on_close(self, code: int, reason: str) -> None:
