@@ -10,8 +10,6 @@ import contextlib
 import errno
 import io
 import random
-import re
-import shutil
 import socket
 import ssl
 import tempfile
