@@ -292,6 +292,9 @@ class Client:
 
     def ask_read(self) -> list[socket.socket]:
         """Return the sockets to read from."""
+        if self.socket and self.socket.fileno() < 0:
+            closed = "a hook has closed the socket"  # in vain for select()
+            self.end(closed, OSError(errno.EBADF, closed))
         if not self.socket or self.hung_up or self.read_needs_room:
             return []
         return [self.socket]
@@ -311,7 +314,8 @@ class Client:
 
     def due(self) -> float:
         """Return when there is something to do, even if nothing comes."""
-        return self.reconnect_at if self.state is State.GONE else self.deadline
+        idle = self.state in (State.NEW, State.GONE)
+        return self.reconnect_at if idle else self.deadline
 
     def serve(self, ready: set[socket.socket]) -> None:
         """Read once, write what there is, part, look at the clock."""
@@ -432,7 +436,7 @@ class Client:
         elif opcode == codec.PING:
             self.ping = message
             self.answer_ping()
-        else:
+        elif opcode == codec.CLOSE:
             self.code, self.reason = message
             # RFC 6455 s5.5.1: answer with the same code.
             self.finish(self.close_frame(self.code))
@@ -501,7 +505,7 @@ class Client:
         # only, but the least that the kernel takes is a sign of life.
         if time.monotonic() < self.due():
             return
-        if self.state is State.GONE:
+        if self.state in (State.NEW, State.GONE):
             self.connect()
         elif self.state is State.OPEN:
             self.ping_again()

@@ -75,6 +75,7 @@ MAX_MESSAGE = 1024 * 1024  # one pasted photograph, not somebody's disk
 OPCODES = frozenset(int(opcode) for opcode in Opcode)
 CONTINUATION, TEXT, BINARY = 0x0, 0x1, 0x2
 CLOSE, PING, PONG = 0x8, 0x9, 0xA
+FRAGMENT = CONTINUATION, b""  # what feed() yields for one that ends no message
 
 
 class ProtocolError(Exception):
@@ -146,9 +147,10 @@ class Decoder:
         """Take in one read; yield (opcode, message) for each that is whole.
 
         (TEXT, str), (BINARY, bytes), (PING, bytes), (PONG, bytes) or (CLOSE,
-        Close). Raises ProtocolError at a broken rule, after the messages
-        before it. After that, or after a Close: feed nothing more. Else
-        iterate to the end: a generator does no more than it is asked for.
+        Close). For whoever counts frames: FRAGMENT for one that ends none.
+        Raises ProtocolError at a broken rule, after the messages before it.
+        After that, or after a Close: feed nothing more. Else iterate to the
+        end: a generator does no more than it is asked for.
         """
         if self.rest:
             data = self.rest + data
@@ -181,8 +183,8 @@ class Decoder:
                 # 3. A piece of a message: keep it, note what is missing.
                 self.begin_frame(fin, opcode, key, length)
                 at = self.take_piece(data, start)
-                if not self.missing and fin:
-                    yield self.end_message()
+                if not self.missing:
+                    yield self.end_message() if fin else FRAGMENT
         self.rest = data[at:]
 
     def read_header(

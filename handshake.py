@@ -268,7 +268,7 @@ def check_upgrade(request: Request) -> None:
     if not KEY.fullmatch(headers.get("Sec-WebSocket-Key", "")):
         raise HandshakeError(400, "The Sec-WebSocket-Key is not 16 bytes.")
     length = headers.get("Content-Length", "0")
-    if length != "0" or "Transfer-Encoding" in headers:
+    if length.strip("0") or "Transfer-Encoding" in headers:
         raise HandshakeError(400, "A handshake has no body.")
 
 

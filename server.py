@@ -54,7 +54,7 @@ STOPPING_SECONDS = 1.0  # for all; with PATIENCE before and after it, two
 # Windows: Ctrl-C does not wake select(), so it must wake by itself.
 PATIENCE = 0.5
 # One read may be 10,000 messages, and thirty users may shout at once.
-HEARD_AT_ONCE = 50  # messages of one user; then the next one has the word
+HEARD_AT_ONCE = 10  # frames of one user; then the next one has the word
 TURN_SECONDS = 0.02  # for reading and hearing; the rest is for the next turn
 ACCEPTS_PER_TURN = 64  # a rush of newcomers must not hold up the others
 # What accept() says of one who left before: on Unix, on Windows, under Wine.
@@ -186,8 +186,8 @@ class Server:
         self.unsent: set[User] = set()
         self.unheard: deque[User] = deque()  # who has messages
         self.for_all: list[bytes] = []  # frames that share() will hand out
-        # Who gets something else in the place of one of them: which, what.
-        self.exceptions: dict[User, tuple[int, str]] = {}
+        # Who gets something else in the place of some of them.
+        self.exceptions: dict[User, dict[int, bytes]] = {}
         self.new_keys = count(1)
         self.free_keys: list[int] = []  # a heap
         self.running = True
@@ -268,10 +268,12 @@ class Server:
         """
         if self.thread != get_ident():  # or a call for each: 1 % of a turn
             self.check_thread()
+        frame = codec.encode_message(message)
         if but:
             user, other = but
-            self.exceptions[user] = len(self.for_all), other
-        self.for_all.append(codec.encode_message(message))
+            own = codec.encode_message(other)
+            self.exceptions.setdefault(user, {})[len(self.for_all)] = own
+        self.for_all.append(frame)
 
     def close(self, user: User, code: int = 1000, reason: str = "") -> None:
         """Say goodbye to one user (RFC 6455 s7.1.2).
@@ -647,11 +649,11 @@ class Server:
         frames, exceptions = self.for_all, self.exceptions
         self.for_all, self.exceptions = [], {}
         everyone = self.everyone()
-        for user, (at, message) in exceptions.items():
+        for user, own in exceptions.items():
             if user in everyone:
                 everyone.remove(user)
-                own = [*frames[:at], codec.encode_message(message)]
-                self.hand_out([user], b"".join(own + frames[at + 1 :]))
+                theirs = [own.get(at, each) for at, each in enumerate(frames)]
+                self.hand_out([user], b"".join(theirs))
         self.hand_out(everyone, b"".join(frames))
 
     def hand_out(self, users: list[User], block: bytes) -> None:
@@ -835,7 +837,7 @@ class Server:
         if user.code == CloseCode.ABNORMAL:
             user.reason = user.ours or user.why
             if user.error:  # Who said Close has left in order all the same.
-                self.guard(user, self.on_error, user.error)
+                self.attempt(self.on_error, user, user.error)
         if user.handshaken:
             # Not guarded: behind on_close comes no on_error.
             self.attempt(self.on_close, user, user.code, user.reason)
@@ -857,6 +859,7 @@ class Server:
             self.guard(user, self.close, error.code, error.reason)
             # RFC 6455 s7.1.7: nothing it says counts now, not even a Close.
             user.awaits_close = False
+            user.messages = None
         except HandshakeError as error:
             self.guard(user, self.refuse, error)
         except Exception as error:
@@ -1180,9 +1183,13 @@ def show(text: str) -> None:
     """Print at once."""
     try:
         print(text, flush=True)
+    except BlockingIOError:
+        pass  # A full pipe that another program made so: this line is lost.
     except OSError:
         # Whoever read the diary has gone (| head); the room has not.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 FORMS = ("type=", "ming=", "nr=", "key=")
@@ -1194,7 +1201,7 @@ MAX_FIELDS = 9  # in a form; the tutorial uses two
 # In a form: 70,000 Chinese letters have so many. It takes urllib a tenth of
 # a second to decode them, and the room waits.
 MAX_ESCAPES = 210_000
-MAX_MIXED = 50_000  # with unescaped letters between them it takes four times
+MAX_MIXED = 100_000  # characters, where other letters stand between escapes
 # Unicode calls these letters, marks or symbols, but nothing is seen of them.
 BLANKS = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164"
@@ -1204,8 +1211,9 @@ BLANKS = re.compile(
 
 def parse_form(message: str) -> dict[str, str]:
     """Return the fields of "type=add&ming=Ana"; {} if it has too many."""
-    limit = MAX_ESCAPES if message.isascii() else MAX_MIXED
-    if message.count("%") > limit:
+    escapes = message.count("%")
+    is_mixed = escapes and not message.isascii()
+    if escapes > MAX_ESCAPES or (is_mixed and len(message) > MAX_MIXED):
         return {}
     try:
         return dict(parse_qsl(message, True, max_num_fields=MAX_FIELDS))
@@ -1422,22 +1430,24 @@ def invitation(server: Server) -> list[str]:
     here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
     lines = [f"Open http://{here}:{server.port}/   (Ctrl-C closes the room)"]
     if here != host:
-        for other in lan_addresses():
+        for other in lan_addresses(":" in host):
             lines.append(f"The class opens http://{other}:{server.port}/")
     return lines
 
 
-def lan_addresses() -> list[str]:
+def lan_addresses(is_v6: bool) -> list[str]:
     """Return the addresses by which others reach this machine."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    family = socket.AF_INET6 if is_v6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             # For UDP this only chooses a way out; nothing is sent.
-            probe.connect(("192.0.2.1", 9))
-            return [probe.getsockname()[0]]
+            probe.connect(("2001:db8::1" if is_v6 else "192.0.2.1", 9))
+            found = probe.getsockname()[0]
+            return [f"[{found}]" if is_v6 else found]
         except OSError:
             pass  # no way out of this network: ask the machine's name
     try:
-        return socket.gethostbyname_ex(socket.gethostname())[2]
+        return [] if is_v6 else socket.gethostbyname_ex(socket.gethostname())[2]
     except OSError:
         return []
 

@@ -9,6 +9,7 @@ from codec import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    FRAGMENT,
     PING,
     TEXT,
     Decoder,
@@ -33,7 +34,8 @@ def decode(pieces, masked=True, limit=LIMIT):
     try:
         for piece in pieces:
             for message in decoder.feed(piece):
-                messages.append(message)
+                if message != FRAGMENT:
+                    messages.append(message)
             if messages and messages[-1][0] == CLOSE:
                 break
     except ProtocolError as error:

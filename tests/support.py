@@ -190,6 +190,11 @@ def wait_until(condition, what="the condition"):
         time.sleep(0.005)
 
 
+def whole(events):
+    """Leave out what a decoder yields for fragments."""
+    return [event for event in events if event != codec.FRAGMENT]
+
+
 def reset(sock):
     """Close a socket with a RST instead of a FIN."""
     linger = struct.pack("ii", 1, 0)
@@ -251,7 +256,7 @@ class Peer:
                 break
         self.response, rest = taken
         handshake.check_response(self.response, KEY, ["chat"])
-        self.events += self.decoder.feed(rest)
+        self.events += whole(self.decoder.feed(rest))
 
     def write(self, data):
         """Send these very bytes."""
@@ -269,7 +274,7 @@ class Peer:
             data = self.socket.recv(2**18)
             if not data:
                 return None
-            self.events += self.decoder.feed(data)
+            self.events += whole(self.decoder.feed(data))
         return self.events.pop(0)
 
     def receive(self):

@@ -33,6 +33,7 @@ from tests.support import (
     reset,
     serving,
     wait_until,
+    whole,
 )
 
 
@@ -123,7 +124,7 @@ class Wire:
             self.received = b""
             if not data:
                 return None
-            self.events += self.decoder.feed(data)
+            self.events += whole(self.decoder.feed(data))
         return self.events.pop(0)
 
     def read_to_end(self):
@@ -1656,6 +1657,37 @@ class Reconnecting(ClientCase):
                     drive(made, until=lambda: len(waits) == 5)
         for wait, seconds in zip(waits, (1, 2, 4, 8, 1)):
             self.assertAlmostEqual(wait, seconds, delta=0.1)
+
+    def test_reconnect_before_the_first_connect(self):
+        """Driven by turn(), as with a server: it connects when it is due."""
+
+        def script(wire):
+            wire.accept()
+            wire.write(codec.encode_close(4000))
+
+        with Scripted(script) as peer:
+            made = self.client(peer.port)
+            made.reconnect(0.01)
+            end = time.monotonic() + DEADLINE
+            while made.is_active() and time.monotonic() < end:
+                client.turn([made])
+        self.assertEqual(made.told("close"), [(4000, "")])
+
+    def test_a_hook_that_closes_the_socket_ends_this_client_only(self):
+        with serving(Server(port=0)) as room:
+            one, other = self.client(room.port), self.client(room.port)
+            one.on_open = lambda client, _: client.socket.close()
+            closes, said = [], []
+            one.on_close = lambda _, *why: closes.append(why)
+            one.on_error = lambda _, error: None
+            other.on_open = lambda client, _: client.send("hello")
+            other.on_message = lambda client, text: (
+                said.append(text),
+                client.close(),
+            )
+            client.run(one, other)
+        self.assertEqual(closes, [(1006, "a hook has closed the socket")])
+        self.assertEqual(said, ["hello"])
 
     def test_reconnect_in_on_error_waits_for_the_end(self):
         made = self.client(free_port())

@@ -289,6 +289,37 @@ class Stalls(unittest.TestCase):
         for key in range(1, 31):
             self.assertEqual(heard[key], [str(n) for n in range(2000)])
 
+    def test_frames_that_are_no_message_count_too(self):
+        """Thirty who send endless fragments share the loop with one."""
+        frames = []
+
+        class Counting(codec.Decoder):
+            def read_header(self, data, at):
+                frames.append(self)
+                return super().read_header(data, at)
+
+        fragments = (
+            frame(TEXT, b"", fin=False)
+            + frame(codec.CONTINUATION, fin=False) * 2000
+        )
+        with mock.patch.object(codec, "Decoder", Counting), room(
+            Relay
+        ) as running, contextlib.ExitStack() as stack:
+            *bullies, quiet = [
+                stack.enter_context(Peer(running.port)) for _ in range(31)
+            ]
+            before = []
+            running.on_message = lambda *_: before.append(len(frames))
+            with mock.patch.object(running, "hear_all"):
+                for bully in bullies:
+                    bully.write(fragments)
+                quiet.send("hello")
+                wait_until(lambda: len(running.unheard) == 31)
+            wait_until(lambda: before)
+            # Those who came first were heard once, or a few times.
+            self.assertLess(before[0], 31 * server.HEARD_AT_ONCE * 5)
+            wait_until(lambda: len(frames) > 60_000)
+
     def test_a_turn_hears_no_longer_than_its_time(self):
         with clock() as now, room(Relay) as running:
             with Peer(running.port) as peer, Peer(running.port) as other:
