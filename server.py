@@ -186,6 +186,7 @@ class Server:
         self.unsent: set[User] = set()
         self.unheard: deque[User] = deque()  # who has messages
         self.for_all: list[bytes] = []  # frames that share() will hand out
+        self.shares = 0  # how often it has handed out some
         # Who gets something else in the place of some of them.
         self.exceptions: dict[User, dict[int, bytes]] = {}
         self.new_keys = count(1)
@@ -558,6 +559,7 @@ class Server:
 
     def hear(self, user: User) -> None:
         """Hand over some messages, answer pings and the Close."""
+        shares = self.shares
         for heard, (opcode, message) in enumerate(user.messages or (), 1):
             if opcode == codec.CLOSE:
                 user.code, user.reason = message
@@ -571,7 +573,8 @@ class Server:
             elif opcode == codec.PING:
                 self.queue(user, codec.encode_frame(codec.PONG, message))
             # A pong needs no answer: any byte is a sign of life.
-            if heard == HEARD_AT_ONCE:
+            # One share() is a send() for each user: it counts as many.
+            if heard == HEARD_AT_ONCE or self.shares > shares:
                 return
         user.messages = None
 
@@ -646,6 +649,7 @@ class Server:
         """Give everyone, as one block, what was said to all till now."""
         if not self.for_all:
             return
+        self.shares += 1
         frames, exceptions = self.for_all, self.exceptions
         self.for_all, self.exceptions = [], {}
         everyone = self.everyone()

@@ -320,6 +320,46 @@ class Stalls(unittest.TestCase):
             self.assertLess(before[0], 31 * server.HEARD_AT_ONCE * 5)
             wait_until(lambda: len(frames) > 60_000)
 
+    def test_who_cuts_the_blocks_small_is_heard_in_small_pieces(self):
+        """A pong behind each text: then each text is a block of its own."""
+
+        class Meter(Observer):
+            blocks = 0
+
+            def shared(self, users, block):
+                self.blocks += 1
+
+        flood = (frame(TEXT, b"x") + frame(PING)) * 500
+        with mock.patch.object(server, "TURN_SECONDS", 0.0), room(
+            Relay
+        ) as running, contextlib.ExitStack() as stack:
+            *bullies, quiet = [
+                stack.enter_context(Peer(running.port)) for _ in range(11)
+            ]
+            before = []
+
+            def on_message(user, message):
+                running.broadcast(message)
+                if user.key == 11:
+                    before.append(running.observer.blocks)
+
+            running.observer, running.on_message = Meter(), on_message
+            with mock.patch.object(running, "hear_all"):
+                for bully in bullies:
+                    bully.write(flood)
+                quiet.send("hello")
+                wait_until(lambda: len(running.unheard) == 11)
+            wait_until(lambda: before)
+            # One block in a hearing, and what is left of it at its turn's end.
+            self.assertLessEqual(before[0], 2 * 11)
+            for peer in (*bullies, quiet):
+                heard = []
+                while len(heard) < 5001:
+                    opcode, message = peer.next()
+                    if opcode == TEXT:
+                        heard.append(message)
+                self.assertEqual(heard.count("hello"), 1)
+
     def test_a_turn_hears_no_longer_than_its_time(self):
         with clock() as now, room(Relay) as running:
             with Peer(running.port) as peer, Peer(running.port) as other:
