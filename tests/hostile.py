@@ -38,9 +38,9 @@ class Relay(server.Server):
 
 
 @contextlib.contextmanager
-def room(kind=Room, **options):
+def room(kind=Room, patience=0.005, **options):
     """Serve, and look at the deadlines two hundred times a second."""
-    with mock.patch.object(server, "PATIENCE", 0.005):
+    with mock.patch.object(server, "PATIENCE", patience):
         with serving(kind(**options)) as running:
             yield running
 

@@ -34,6 +34,7 @@ from tests.support import MASKING_KEY, ROOT, Peer, wait_until
 MESSAGES = [bytes((number,)) * 60_000 for number in range(8)]
 FRAMES = b"".join(codec.encode_message(message) for message in MESSAGES)
 BITE = 20_000  # bytes that a slow reader takes at a time
+PATIENCE = 0.02  # seconds; a kernel may keep back an ACK for 0.04
 
 
 class Narrow(Relay):
@@ -93,7 +94,9 @@ class Slow(unittest.TestCase):
 
     def test_all_that_waits_goes_out_before_the_end(self):
         for what, (last, ends) in self.ENDS.items():
-            with self.subTest(what), clock() as now, room(Narrow) as running:
+            with self.subTest(what), clock() as now, room(
+                Narrow, PATIENCE
+            ) as running:
                 with go_slowly(running.port) as sock:
                     sock.sendall(frame(TEXT, b"go") + last)
                     if ends:
@@ -110,7 +113,7 @@ class Slow(unittest.TestCase):
                 self.assertEqual(running.closes, [expected])
 
     def test_who_takes_nothing_while_closing_is_dropped(self):
-        with clock() as now, room(Narrow) as running:
+        with clock() as now, room(Narrow, PATIENCE) as running:
             with go_slowly(running.port) as sock:
                 sock.sendall(frame(TEXT, b"go") + frame(CLOSE))
                 wait_until(lambda: running.users[1].closing)
@@ -118,7 +121,9 @@ class Slow(unittest.TestCase):
                 wait_for_users(running, 0)
 
     def test_who_reads_slowly_needs_no_pong(self):
-        with clock() as now, room(Narrow, ping_interval=20) as running:
+        with clock() as now, room(
+            Narrow, PATIENCE, ping_interval=20
+        ) as running:
             with go_slowly(running.port) as sock:
                 sock.sendall(frame(TEXT, b"go"))
                 heard = read_slowly(sock, now, running, 15.0, len(FRAMES))
@@ -127,17 +132,20 @@ class Slow(unittest.TestCase):
                 self.assertEqual(len(running.users), 1)
 
     def test_who_was_pinged_and_reads_on_is_alive(self):
-        with clock() as now, room(Narrow, ping_interval=20) as running:
+        # A long time for the kernels: an ACK may be kept back for 0.04 s.
+        with clock() as now, room(Narrow, 0.08, ping_interval=20) as running:
             with go_slowly(running.port) as sock:
                 sock.sendall(frame(TEXT, b"go"))
                 # Not to the end: what the kernel holds needs a pong.
                 size = len(FRAMES) - 3 * BITE
-                heard = read_slowly(sock, now, running, 25.0, size)
+                heard = read_slowly(sock, now, running, 25.0, size, 3 * BITE)
                 self.assertEqual(heard, FRAMES[:size])
                 self.assertEqual(len(running.users), 1)
 
     def test_who_takes_nothing_is_pinged_and_dropped(self):
-        with clock() as now, room(Narrow, ping_interval=20) as running:
+        with clock() as now, room(
+            Narrow, PATIENCE, ping_interval=20
+        ) as running:
             with go_slowly(running.port) as sock:
                 sock.sendall(frame(TEXT, b"go"))
                 wait_until(lambda: running.users[1].waiting)
@@ -151,7 +159,9 @@ class Slow(unittest.TestCase):
         self.assertEqual(running.closes, [(1006, "did not answer a ping")])
 
     def test_a_ping_that_the_kernel_takes_is_no_sign_of_life(self):
-        with clock() as now, room(Narrow, ping_interval=20) as running:
+        with clock() as now, room(
+            Narrow, PATIENCE, ping_interval=20
+        ) as running:
             with Peer(running.port) as ghost, Peer(running.port) as other:
                 # Whispers to it are taken too, as its buffer is empty.
                 running.on_message = lambda user, message: running.send(
@@ -166,7 +176,9 @@ class Slow(unittest.TestCase):
 
     def test_little_room_is_room(self):
         # select() tells of room only when a third of the buffer is empty.
-        with clock() as now, room(Narrow, ping_interval=20) as running:
+        with clock() as now, room(
+            Narrow, PATIENCE, ping_interval=20
+        ) as running:
             large = socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20
             running.on_connect = lambda user: user.socket.setsockopt(*large)
             running.on_message = lambda user, message: running.send(
@@ -183,7 +195,7 @@ class Slow(unittest.TestCase):
         get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         for ends in (False, True):
             with self.subTest(ends=ends):
-                with clock() as now, room(Narrow) as running:
+                with clock() as now, room(Narrow, PATIENCE) as running:
                     with connect(running.port, get, buffer=2048) as sock:
                         if ends:
                             sock.shutdown(socket.SHUT_WR)
@@ -195,7 +207,7 @@ class Slow(unittest.TestCase):
                 self.assertEqual(running.closes, [])
 
     def test_stopping_waits_for_nobody_longer_than_two_seconds(self):
-        with clock() as now, room(Narrow) as running:
+        with clock() as now, room(Narrow, PATIENCE) as running:
             with go_slowly(running.port) as sock:
                 sock.sendall(frame(TEXT, b"go"))
                 wait_until(lambda: running.users[1].waiting)
