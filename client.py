@@ -263,7 +263,7 @@ class Client:
             option = socket.TCP_NOTSENT_LOWAT
             sock.setsockopt(socket.IPPROTO_TCP, option, PIECE)
         else:  # Windows; this counts what was sent and not yet taken, too.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
         if self.address.secure:
             context = self.ssl_context or ssl.create_default_context()
             left = self.deadline - time.monotonic()
