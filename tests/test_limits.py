@@ -501,12 +501,12 @@ class FullHouseOnWindows(unittest.TestCase):
         message = frame(TEXT, b"hello")
         with Process() as process, Crowd(process.port) as crowd:
             crowd.enter(520)
-            self.assertEqual(len(crowd.inside), 495)
-            self.assertEqual(crowd.refused, [503] * 25)
+            self.assertEqual(len(crowd.inside), 493)
+            self.assertEqual(crowd.refused, [503] * 27)
             crowd.leave(20)
             wait_until(lambda: str(process.lines).count(" left: ") == 20)
             crowd.enter(20)
-            self.assertEqual(len(crowd.inside), 495)
+            self.assertEqual(len(crowd.inside), 493)
             crowd.inside[0].sendall(message)
             for sock in crowd.inside:
                 self.assertEqual(sock.recv(100), b"\x81\x05hello")

@@ -33,6 +33,7 @@ from tests.support import (
     DEADLINE,
     MASKING_KEY,
     OWN_CONSOLE,
+    RESETS,
     ROOT,
     Peer,
     Process,
@@ -437,6 +438,7 @@ class Hooks(ServerCase):
             wait_until(lambda: closes)
             self.assertEqual(closes.pop(), (1006, "closed with 4001 go"))
 
+    @RESETS
     def test_on_error_that_raises_is_called_once(self):
         calls = []
 
