@@ -18,6 +18,8 @@ from lessons.observer import Observer
 from server import ChatRoom, Server
 from tests.support import (
     DEADLINE,
+    LINUX,
+    WINDOWS,
     Peer,
     in_loop,
     serving,
@@ -47,9 +49,11 @@ class Collected(ServerCase):
 class Timers(Collected):
     def test_in_time(self):
         """The median of twenty: other programs may hold up some of them."""
+        # On Windows, up to Python 3.12, the clock itself moves by 16 ms.
+        step = time.get_clock_info("monotonic").resolution
         for late in (self.lateness("later"), self.lateness("every")):
-            self.assertGreaterEqual(min(late), 0)
-            self.assertLess(statistics.median(late), 0.005)
+            self.assertGreaterEqual(min(late), -1e-6)  # what floats lose
+            self.assertLess(statistics.median(late), 0.005 + step)
 
     def lateness(self, how):
         """Return the seconds by which twenty calls came late."""
@@ -313,7 +317,7 @@ class Threads(Collected):
         one.broadcast("nobody hears it")
         self.assertEqual(sorted(calls), ["before", "timer"])
 
-    @unittest.skipUnless(os.path.exists("/proc/self/fd"), "only Linux tells")
+    @unittest.skipUnless(LINUX, "only Linux tells what is open")
     def test_no_descriptor_is_left(self):
         before = descriptors()
         with serving(Server(port=0)) as one:
@@ -486,13 +490,15 @@ class ClientAsGuest(Collected):
         in_loop(self.server, begin)
         return client
 
-    def test_ten_thousand_round_trips(self):
+    def test_thousands_of_round_trips(self):
         """A server and its own client in one loop: neither waits."""
         echo = Server(port=0)
-        trips, most = [], 10_000
+        # Under Wine each call takes its time. Who waited: half a second.
+        most, limit = (2_000, 0.05) if WINDOWS else (10_000, 0.005)
+        trips = []
 
         def on_message(client, message):
-            trips.append(time.monotonic())
+            trips.append(time.perf_counter())
             if len(trips) < most:
                 client.send("x")
 
@@ -506,7 +512,7 @@ class ClientAsGuest(Collected):
             in_loop(echo, client.close)
             wait_until(lambda: not client.is_active())
         times = sorted(b - a for a, b in zip(trips, trips[1:]))
-        self.assertLess(times[int(most * 0.99)], 0.005)
+        self.assertLess(times[int(most * 0.99)], limit)
 
     def test_what_a_guest_hears_goes_out_in_the_same_turn(self):
         with serving(Server(port=0)) as far:
