@@ -1,33 +1,29 @@
 """The checker's end of a connection: every wait in here has an end.
 
 A Wire sends bytes in the very pieces that it is told, and takes apart what
-comes back. A Room opens such wires to one server. Whatever a server does
-that it should not becomes a WrongError, never a traceback.
+comes back. Whatever a server does that it should not becomes a WrongError,
+never a traceback.
 """
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import random
 import select
 import socket
 import time
 from collections import deque
-from typing import Any, Callable, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Sequence, Tuple, Union
 
-import handshake
 from codec import (
     CLOSE,
     PING,
     PONG,
+    TEXT,
     Close,
     Decoder,
     ProtocolError,
     encode_frame,
     to_payload,
 )
-from handshake import HandshakeError, Response
 from lessons.trace import many, plain, quoted
 
 Message = Union[str, bytes]
@@ -42,7 +38,8 @@ READ = 65536  # bytes
 MAX_MESSAGE = 16 * 1024 * 1024  # bytes; we never send so much
 MAX_UNASKED = 64 * 1024 * 1024  # bytes that are not the answer: a flood
 MAX_OTHERS = 20_000  # messages that are not the answer: a flood, too
-SHOWN = 12  # bytes of what is not understood
+SHOWN = 12  # bytes of what came
+KEPT = 40  # bytes of a frame that may break a rule
 
 
 class WrongError(Exception):
@@ -68,24 +65,20 @@ class WrongError(Exception):
         self.question = question
 
 
-class NobodyError(Exception):
-    """There is no server to be checked, in one line."""
+class Reader(Decoder):
+    """The decoder of a client, which knows the frame that it is at.
 
+    begin: the first bytes of that frame.
+    """
 
-class Address(NamedTuple):
-    """Where the server is: ws://HOST:PORT/TARGET."""
+    begin = b""
 
-    host: str
-    port: int
-    target: str
-
-    def __str__(self) -> str:
-        return f"ws://{self.name()}{self.target}"
-
-    def name(self) -> str:
-        """Return the host and the port, as the Host header has them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+    def read_header(
+        self, data: bytes, at: int
+    ) -> tuple[int, int, bytes, int, int] | None:
+        """Keep the beginning of each frame, as it may break a rule."""
+        self.begin = data[at : at + KEPT]
+        return super().read_header(data, at)
 
 
 class Wire:
@@ -106,12 +99,12 @@ class Wire:
         self.settled = False
         self.outbox = b""
         self.head = b""  # what came before the handshake was done
-        self.response: Response | None = None
-        self.decoder = Decoder(masked=False, max_message=MAX_MESSAGE)
+        self.handshaken = False
+        self.decoder = Reader(masked=False, max_message=MAX_MESSAGE)
         self.events: deque[Event] = deque()
-        self.last_read = b""
         self.unasked = 0  # bytes since the last answer that was right
         self.heard: list[Message] = []  # our own, as they came back
+        self.texts: list[str] = []  # all that came, our own or not
         self.others: list[Message] = []
         self.pongs: list[bytes] = []
         self.close: Close | None = None
@@ -163,10 +156,9 @@ class Wire:
             self.end = "it hung up"
             return False
         self.unasked += len(data)
-        self.last_read = data
         if self.unasked > MAX_UNASKED or len(self.events) > MAX_OTHERS:
             self.end = f"{many(self.unasked, 'byte')} that nobody asked for"
-        elif self.response:
+        elif self.handshaken:
             self.take_apart(data)
         else:
             self.head += data
@@ -186,9 +178,17 @@ class Wire:
 
     def next_event(self) -> Event | None:
         """Return what comes next, or None: nothing will, see what_came()."""
-        waiting = [self, *self.company]
-        pump(waiting, lambda: bool(self.events or self.error), self.patience)
-        return self.events.popleft() if self.events else None
+        pump([self, *self.company], self.has_news, self.patience)
+        if not self.events:
+            return None
+        event = self.events.popleft()
+        if event[0] == TEXT:
+            self.texts.append(event[1])
+        return event
+
+    def has_news(self) -> bool:
+        """Tell whether there is something that was not looked at yet."""
+        return bool(self.events or self.error or self.end)
 
     def next_message(self) -> Event | None:
         """Return the next event that is no ping; a ping is answered."""
@@ -204,42 +204,58 @@ class Wire:
 
     # ---- what is asked of a server ----------------------------------------
 
-    def hear(self, message: Message) -> None:
-        """Wait until this message comes back; WrongError if it does not."""
-        expected = f"{describe(message)} comes back"
+    def hear(self, *messages: Message, settled: bool = True) -> None:
+        """Wait until these come back, in this order; else WrongError.
+
+        Others may talk meanwhile. settled: what was sent is answered now.
+        """
+        waiting = deque(messages)
         for _ in range(MAX_OTHERS):
-            event = self.next_message()
-            if not event or event[0] == CLOSE:
+            if not waiting:
                 break
-            opcode, content = event
+            opcode, content = self.next_message() or NOTHING
+            if opcode == CLOSE:
+                raise self.wrong(f"{describe(waiting[0])} comes back")
             if opcode == PONG:
                 self.pongs.append(content)
-            elif content == message and isinstance(content, type(message)):
-                self.heard.append(content)
-                self.settle()
-                return
+            elif is_same(content, waiting[0]):
+                self.heard.append(waiting.popleft())
             else:
-                self.check_other(message, content, expected)
+                self.check_other(content, waiting)
                 self.others.append(content)
-        raise self.wrong(expected)
+        if waiting:
+            raise self.wrong(f"{describe(waiting[0])} comes back")
+        if settled:
+            self.settle()
 
-    def check_other(
-        self, message: Message, content: Message, expected: str
-    ) -> None:
-        """Raise WrongError if it is ours, but changed; others may talk, too."""
-        if content and content in self.heard:
-            got = f"{describe(content)} for the second time"
-            raise WrongError(self, expected, got, rule=ONCE)
-        wanted, found = to_payload(message)[1], to_payload(content)[1]
-        if wanted[:8] != found[:8] or len(found) < min(8, len(wanted)):
-            return
-        if wanted == found:
-            rule, question = KIND, "Which opcode did the first frame have?"
-        elif wanted.startswith(found):
+    def check_other(self, found: Message, waiting: Sequence[Message]) -> None:
+        """Raise WrongError if it is ours, but wrong; others may talk."""
+        wanted = waiting[0]
+        expected, got = f"{describe(wanted)} comes back", describe(found)
+        begin, other = to_payload(wanted)[1][:OWN], to_payload(found)[1]
+        rule = question = ""
+        if found and found in self.heard:
+            got += ", for the second time"
+            rule, question = ONCE, "Who is in your list twice, or where?"
+        elif any(is_same(found, message) for message in waiting):
+            got += ", which was sent later"
+            rule, question = IN_ORDER, "What can overtake a message?"
+        elif len(begin) < OWN or not other.startswith(begin):
+            return  # somebody else has said it
+        elif to_payload(wanted)[1] == other:
+            rule, question = KIND, "Which opcode did the frame have?"
+        elif to_payload(wanted)[1].startswith(other):
             rule, question = STREAM, "Does one recv() bring the whole frame?"
-        else:
-            rule = question = ""
-        raise WrongError(self, expected, describe(content), rule, question)
+        raise WrongError(self, expected, got, rule, question)
+
+    def hear_others(self, said: set[str]) -> None:
+        """Wait until all of these texts have come, in any order."""
+        missing = said.difference(self.texts)
+        while missing:
+            opcode, content = self.next_message() or NOTHING
+            if opcode == CLOSE:
+                raise self.wrong(f"{describe(min(missing))}, said by another")
+            missing.discard(content)
 
     def hear_pong(self, payload: bytes) -> None:
         """Wait for the pong to a ping that had this payload."""
@@ -258,7 +274,7 @@ class Wire:
         raise self.wrong(expected)
 
     def hear_close(self, expected: str, codes: Sequence[int] = ()) -> None:
-        """Wait for a Close frame, with one of these codes if there are any."""
+        """Wait for a Close frame, with one of these codes, if any are given."""
         for _ in range(MAX_OTHERS):
             event = self.next_message()
             if not event:
@@ -273,7 +289,7 @@ class Wire:
 
     def hear_end(self) -> None:
         """Wait until the server hangs up."""
-        pump([self], lambda: False, self.patience)
+        pump([self], lambda: bool(self.end), self.patience)
         if not self.end:
             seconds = f"{self.patience:g} seconds"
             got = f"the connection is still open after {seconds}"
@@ -293,8 +309,7 @@ class Wire:
     def what_came(self) -> str:
         """Say what came in the place of what was expected."""
         if self.error:
-            shown = f"{self.last_read[:SHOWN].hex(' ')} .."
-            return f"a frame that breaks a rule, in the bytes {shown}"
+            return "a frame that breaks a rule"
         if self.close:
             return f"a Close frame: {describe_close(self.close)}"
         if self.outbox:
@@ -306,8 +321,8 @@ class Wire:
         if self.pongs:
             parts.append(f"a pong with {quoted(self.pongs[-1])}")
         if self.decoder.rest or self.decoder.missing or self.decoder.opcode:
-            shown = f"{self.last_read[:SHOWN].hex(' ')} .."
-            parts.append(f"the beginning of a message, {shown}")
+            shown = self.decoder.begin[:SHOWN].hex(" ")
+            parts.append(f"the beginning of a message, {shown} ..")
         parts.append(self.end or f"nothing for {self.patience:g} seconds")
         return ", then ".join(parts)
 
@@ -317,9 +332,19 @@ class Wire:
         self.socket.close()
 
 
-ONCE = "s5.4: one message is one message; it comes once"
+NOTHING: Event = CLOSE, None  # neither is a message
+
+
+def is_same(found: Message, message: Message) -> bool:
+    """Tell whether they are equal, and both text or both binary."""
+    return isinstance(found, type(message)) and found == message
+
+
+OWN = 8  # bytes: a message that begins like ours is ours
+ONCE = "s6.1: one message that is sent is one message that arrives"
+IN_ORDER = "s6.2: frames are taken from the stream in their order"
 KIND = "s5.6: a text stays a text (opcode 1), binary data stay binary (2)"
-STREAM = "s6.2: what comes is a stream of frames, not one frame per read"
+STREAM = "s6.2: what comes is a stream of frames, not one frame in each read"
 
 
 def pump(
@@ -364,156 +389,3 @@ def describe_close(close: Close) -> str:
         return "no code"
     reason = plain(close.reason[:40].encode("ascii", "replace"))
     return f'{close.code} "{reason}"' if reason else str(close.code)
-
-
-# ---- all wires to one server ------------------------------------------------
-
-
-class Room:
-    """The server that is checked, and the wires to it.
-
-    seed: the same one gives the same bytes. first: a socket that is already
-    connected, for the first wire.
-    """
-
-    def __init__(
-        self,
-        address: Address,
-        seed: Any,
-        patience: float,
-        first: socket.socket | None = None,
-    ) -> None:
-        self.address = address
-        self.dice = random.Random(str(seed))
-        self.patience = patience
-        self.first = first
-        self.wires: list[Wire] = []
-
-    def knock(self, buffer: int = 0) -> Wire:
-        """Return a wire without a handshake.
-
-        buffer: how many bytes it may receive without reading, about.
-        """
-        sock = None if buffer else self.first
-        try:
-            if sock:
-                self.first = None
-            else:
-                sock = connect(self.address, self.patience, buffer)
-        except OSError as error:
-            raise WrongError(
-                None,
-                "the server takes one more connection",
-                f"{error.strerror or error}: has it ended?",
-            ) from None
-        wire = Wire(sock, self.patience)
-        self.wires.append(wire)
-        return wire
-
-    def join(self, buffer: int = 0) -> Wire:
-        """Return a wire whose handshake is done."""
-        wire = self.knock(buffer)
-        key = self.key()
-        wire.send(self.request(key))
-        self.enter(wire, key)
-        return wire
-
-    def enter(self, wire: Wire, key: str) -> None:
-        """Wait for the answer to a handshake; it must be right."""
-        response = self.answer(wire)
-        if not response:
-            raise WrongError(wire, "the answer 101", self.what_head(wire))
-        try:
-            handshake.check_response(response, key)
-        except HandshakeError as error:
-            got = f"{error.status} {plain(error.reason.encode())}"
-            raise WrongError(wire, "the answer 101", got) from None
-        wire.settle()
-
-    def answer(self, wire: Wire) -> Response | None:
-        """Wait for an HTTP answer; None: there is none, see what_head()."""
-        taken: Any = None
-
-        def is_whole() -> bool:
-            nonlocal taken
-            with contextlib.suppress(HandshakeError):
-                taken = handshake.take_response(wire.head)
-                return taken is not None
-            return True
-
-        pump([wire, *wire.company], is_whole, self.patience)
-        if not taken:
-            return None
-        wire.response, rest = taken
-        if rest and wire.response.status == 101:
-            wire.take_apart(rest)
-        return wire.response
-
-    def what_head(self, wire: Wire) -> str:
-        """Say what came in the place of an HTTP answer."""
-        if not wire.head:
-            return wire.end or f"nothing for {self.patience:g} seconds"
-        shown = quoted(wire.head[:50])
-        try:
-            handshake.take_response(wire.head)
-        except HandshakeError as error:
-            return f"{shown}: {error.reason}"
-        end = wire.end or "nothing more"
-        return f"no empty line (CR LF CR LF) behind {shown}, then {end}"
-
-    def request(self, key: str, **headers: str) -> bytes:
-        """Return a good request."""
-        return handshake.request_head(
-            self.address.name(), self.address.target, key, headers
-        )
-
-    def key(self) -> str:
-        """Return a Sec-WebSocket-Key: 16 random bytes in base64."""
-        return base64.b64encode(self.random_bytes(16)).decode()
-
-    def random_bytes(self, size: int) -> bytes:
-        """Return so many bytes, the same ones for the same seed."""
-        return self.dice.getrandbits(8 * size or 1).to_bytes(size or 1, "big")[
-            :size
-        ]
-
-    def frame(
-        self, opcode: int, payload: bytes = b"", fin: bool = True
-    ) -> bytes:
-        """Return a masked frame."""
-        return encode_frame(opcode, payload, self.random_bytes(4), fin)
-
-    def message(self, message: Message) -> bytes:
-        """Return the masked frame of a message."""
-        return self.frame(*to_payload(message))
-
-    def words(self, size: int = 12) -> str:
-        """Return a text of so many ASCII letters that nobody else says."""
-        begin = self.random_bytes(4).hex() + " is on the wire "
-        return (begin * (size // len(begin) + 1))[:size]
-
-    def leave(self) -> None:
-        """Hang up everywhere."""
-        if self.first:
-            self.first.close()
-        for wire in self.wires:
-            wire.hang_up()
-
-
-def connect(address: Address, patience: float, buffer: int = 0) -> Any:
-    """Return a connected socket; OSError if nobody is there."""
-    failure = OSError("the name has no address")
-    for family, kind, protocol, _, place in socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM
-    ):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            if buffer:  # It must be known before TCP begins.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-            sock.settimeout(2 * patience)
-            sock.connect(place)
-            return sock
-        except OSError as error:
-            sock.close()
-            failure = error
-    raise failure
