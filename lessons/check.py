@@ -143,7 +143,9 @@ def reach(
         except OSError as error:
             if not is_starting() or time.monotonic() > ends:
                 why = error.strerror or str(error)
-                raise NobodyError(f"nobody is at {address}: {why}") from None
+                raise NobodyError(
+                    cut(f"nobody is at {address}: {why}")
+                ) from None
         time.sleep(0.05)
 
 
@@ -169,7 +171,7 @@ class Program:
             )
         except (OSError, ValueError, IndexError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            raise NobodyError(f"cannot run {command}: {why}") from None
+            raise NobodyError(cut(f"cannot run {command}: {why}")) from None
         self.last = b""
         # A full pipe would stop the server.
         self.thread = threading.Thread(target=self.collect, daemon=True)
@@ -189,7 +191,7 @@ class Program:
         """Return how it ended, and what it printed last, in a few lines."""
         self.thread.join(1.0)
         status = self.process.poll()
-        lines = [f"The server has ended, with exit status {status}."]
+        lines = [f"the server has ended, with exit status {status}"]
         printed = self.last.decode("ascii", "replace").split("\n")
         shown = [line.rstrip() for line in printed if line.strip()][-LINES:]
         return lines + [cut(f"  {ascii_only(line)}") for line in shown]
@@ -233,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Program(options.run, options.address.port) as program:
             return report(options, program)
     except NobodyError as error:
-        print(f"check: {ascii_only(str(error))}", file=sys.stderr)
+        print(f"check: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("check: stopped", file=sys.stderr)
@@ -265,7 +267,8 @@ def report(options: argparse.Namespace, program: Program | None) -> int:
         show(result.line, flush=True)
     failed = [result for result in done if not result.passed]
     for result in failed:
-        show(f"\n{result.text}\n{label('again', again(options, result))}")
+        again = f"with --stage {result.stage} --seed {options.seed}"
+        show(f"\n{result.text}\n{label('again', again)}")
     if failed and program and not program.is_running():
         show("\n" + "\n".join(program.last_words()))
     if not failed:
@@ -278,13 +281,6 @@ def report(options: argparse.Namespace, program: Program | None) -> int:
 
 def silent(*_: Any, **__: Any) -> None:
     """Print nothing."""
-
-
-def again(options: argparse.Namespace, result: Result) -> str:
-    """Return the command that sends the same bytes again."""
-    where = f'--run "{options.run}"' if options.run else options.address
-    stage = f"--stage {result.stage} --seed {options.seed}"
-    return f"python -m lessons.check {where} {stage}"
 
 
 def as_json(

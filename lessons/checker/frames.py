@@ -297,7 +297,9 @@ def control(room: Room) -> Steps:
         user.send(room.frame(CLOSE, payload))
         user.hear_close("a Close frame")
         if user.close and user.close.code in (1002, 1007):
-            raise user.wrong("a Close that accepts ours")
+            raise WrongError(
+                user, "a Close that accepts ours", user.what_came()
+            )
 
         yield Step(
             "and then the server hangs up",

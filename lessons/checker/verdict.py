@@ -7,10 +7,18 @@ import textwrap
 from itertools import accumulate
 from typing import Collection, Iterator, NamedTuple, Sequence
 
-from codec import mask
+from codec import CLOSE, mask
 from lessons.checker.wire import Wire, WrongError
 from lessons.explain import Field, explain_frame, explain_head
-from lessons.trace import WIDTH, ascii_only, cut, many, plain, quoted
+from lessons.trace import (
+    WIDTH,
+    ascii_only,
+    close_words,
+    cut,
+    many,
+    plain,
+    quoted,
+)
 
 ROW = 8  # bytes of a frame in one line, so that words have room beside them
 MAX_FRAMES = 3  # that are shown
@@ -81,41 +89,14 @@ class Result(NamedTuple):
 def make_failure(step: Step, wrong: WrongError) -> Failure:
     """Put together what is said about a step that failed."""
     wire = wrong.wire
-    rule, question = wrong.rule or step.rule, wrong.question or step.question
-    if wire and wire.error and rule == wire.error.reason:
-        question = about_answers(rule)
     return Failure(
         step.title,
         list(sent_rows(wire.sent)) if wire else [],
         ascii_only(wrong.expected),
         ascii_only(wrong.got),
         came_rows(wire) if wire else [],
-        rule,
-        question,
-        step.read,
+        *(wrong.hint or (step.rule, step.question, step.read)),
     )
-
-
-def about_answers(rule: str) -> str:
-    """Return the question to a rule that a server's own frame breaks."""
-    for begin, question in ABOUT_ANSWERS.items():
-        if rule.startswith(begin):
-            return question
-    return "Which bytes does your server put before the payload?"
-
-
-ABOUT_ANSWERS = {
-    "s5.1": "Which side masks its frames, and why only that one?",
-    "s5.2: a reserved": "Which bits do the first byte of your frame have?",
-    "s5.2: opcode": "Which opcode has a text, and which binary data?",
-    "s5.2: a length": "Up to which length is the second byte enough?",
-    "s5.2: the top": "Which byte of the length comes first?",
-    "s5.4": "Which opcode has the first frame of a message?",
-    "s5.5": "Which frames may have 126 bytes or more?",
-    "s7.4: close": "Which codes are for the program only, not for the wire?",
-    "s7.4.1": "Which byte of the length comes first?",
-    "s8.1": "Does the length that you send count bytes, or letters?",
-}
 
 
 # ---- the whole text ---------------------------------------------------------
@@ -155,6 +136,7 @@ def label(name: str, text: str) -> str:
         WIDTH,
         initial_indent=f"{name:<{MARGIN}}",
         subsequent_indent=" " * MARGIN,
+        break_on_hyphens=False,  # a command can be copied
     )
 
 
@@ -197,7 +179,7 @@ def how_it_was_cut(pieces: Sequence[bytes]) -> str:
 def came_rows(wire: Wire) -> list[str]:
     """Return the bytes of the answer that broke a rule, if one did."""
     if wire.error:
-        return list(frame_rows(wire.decoder.begin, 0))
+        return list(frame_rows(wire.decoder.begin, 0, odd_mask=1))
     if wire.head and not wire.handshaken:
         return list(head_rows(wire.head))
     return []
@@ -219,21 +201,33 @@ def head_rows(data: bytes, cuts: Collection[int] = ()) -> Iterator[str]:
 
 
 def frame_rows(
-    data: bytes, at: int, cuts: Collection[int] = ()
+    data: bytes, at: int, cuts: Collection[int] = (), odd_mask: int = 0
 ) -> Iterator[str]:
-    """Yield a line for each byte, or field, of the frame at data[at:]."""
+    """Yield a line for each byte, or field, of the frame at data[at:].
+
+    odd_mask: the MASK bit that this side must not send.
+    """
     fields = explain_frame(data, at)
-    named = {field.name: field for field in fields}
     for offset in sorted({field.offset for field in fields}):
         here = [field for field in fields if field.offset == offset]
         raw = here[0].raw[:ROW]
-        words = ", ".join(map(in_words, here))
+        words = [in_words(field, odd_mask) for field in here]
         if here[0].name == "payload":
-            key = named["masking key"].raw if "masking key" in named else b""
-            more = " .." if here[0].value > len(raw) else ""
-            words += f": {quoted(mask(raw, key))}{more}"
+            words.append(payload_words(fields))
         where = at + offset
-        yield cut(f"  {where:04x} {marked_hex(raw, where, cuts):<25}{words}")
+        begin = f"  {where:04x} {marked_hex(raw, where, cuts):<25}"
+        yield cut(begin + ", ".join(words))
+
+
+def payload_words(fields: Sequence[Field]) -> str:
+    """Return the beginning of a payload without its mask, or what it says."""
+    named = {field.name: field for field in fields}
+    payload = named["payload"]
+    key = named["masking key"].raw if "masking key" in named else b""
+    if named["opcode"].value == CLOSE:
+        return close_words(mask(payload.raw, key))
+    more = " .." if payload.value > ROW else ""
+    return quoted(mask(payload.raw[:ROW], key)) + more
 
 
 def marked_hex(raw: bytes, where: int, cuts: Collection[int]) -> str:
@@ -244,16 +238,17 @@ def marked_hex(raw: bytes, where: int, cuts: Collection[int]) -> str:
     return "".join(parts)
 
 
-def in_words(field: Field) -> str:
-    """Return a field and its value."""
+def in_words(field: Field, odd_mask: int) -> str:
+    """Return a field and its value; what is odd about it, in words."""
     if field.name == "payload":
-        return f"payload, {many(field.value, 'byte')}"
+        return many(field.value, "byte")
     if not field.bits:
         return field.meaning
     words = f"{field.name} {field.value}"
-    if field.name in ("opcode", "length") or (field.name, field.value) in ODD:
+    if field.name == "opcode":
         words += f" {field.meaning}"
+    elif field.name == "RSV" and field.value:
+        words += " (set)"
+    elif (field.name, field.value) == ("MASK", odd_mask):
+        words += f" ({field.meaning})"
     return words
-
-
-ODD = {("FIN", 0), ("MASK", 0)}

@@ -11,14 +11,16 @@ import select
 import socket
 import time
 from collections import deque
-from typing import Any, Callable, Sequence, Tuple, Union
+from typing import Any, Callable, Collection, NamedTuple, Sequence, Tuple, Union
 
 from codec import (
+    BINARY,
     CLOSE,
     PING,
     PONG,
     TEXT,
     Close,
+    CloseCode,
     Decoder,
     ProtocolError,
     encode_frame,
@@ -42,11 +44,19 @@ SHOWN = 12  # bytes of what came
 KEPT = 40  # bytes of a frame that may break a rule
 
 
+class Hint(NamedTuple):
+    """Which rule is broken, with its section, one question, where to read."""
+
+    rule: str
+    question: str
+    read: str
+
+
 class WrongError(Exception):
     """What a server does is not what was expected; all in words.
 
-    rule, question: if they are not those of the step. wire: on which
-    connection it was seen.
+    wire: on which connection it was seen. hint: if the step's own does not
+    fit.
     """
 
     def __init__(
@@ -54,15 +64,13 @@ class WrongError(Exception):
         wire: Wire | None,
         expected: str,
         got: str,
-        rule: str = "",
-        question: str = "",
+        hint: Hint | None = None,
     ) -> None:
         super().__init__(f"expected {expected}, got {got}")
         self.wire = wire
         self.expected = expected
         self.got = got
-        self.rule = rule
-        self.question = question
+        self.hint = hint
 
 
 class Reader(Decoder):
@@ -85,8 +93,8 @@ class Wire:
     """One connection to the server, and all that travels on it.
 
     sent: the pieces since the last answer that was right, one for each
-    send(). others: messages that were not asked for. end: how the server
-    ended it, in words. settled: the last answer was right.
+    send(); settled: that answer has come. others: messages that were not
+    asked for. end: how the server ended it, in words.
     """
 
     def __init__(self, sock: socket.socket, patience: float) -> None:
@@ -103,10 +111,12 @@ class Wire:
         self.decoder = Reader(masked=False, max_message=MAX_MESSAGE)
         self.events: deque[Event] = deque()
         self.unasked = 0  # bytes since the last answer that was right
+        self.waiting: deque[Message] = deque()  # what is to come back
         self.heard: list[Message] = []  # our own, as they came back
         self.texts: list[str] = []  # all that came, our own or not
         self.others: list[Message] = []
         self.pongs: list[bytes] = []
+        self.answers = b""  # to pings; not to be put inside a frame of ours
         self.close: Close | None = None
         self.error: ProtocolError | None = None
         self.end = ""
@@ -121,8 +131,8 @@ class Wire:
             self.settled = False
             self.sent = []
         ends = time.monotonic() + PAUSES
-        for piece in pieces:
-            if piece is not pieces[0] and time.monotonic() < ends:
+        for number, piece in enumerate(pieces):
+            if number and time.monotonic() < ends:
                 time.sleep(PAUSE)
             self.sent.append(piece)
             self.outbox += piece
@@ -150,7 +160,7 @@ class Wire:
         except BlockingIOError:
             return False
         except OSError:
-            self.end = "it reset the connection"
+            self.end = RESET
             return False
         if not data:
             self.end = "it hung up"
@@ -176,116 +186,108 @@ class Wire:
         except ProtocolError as error:
             self.error = error
 
-    def next_event(self) -> Event | None:
-        """Return what comes next, or None: nothing will, see what_came()."""
-        pump([self, *self.company], self.has_news, self.patience)
-        if not self.events:
-            return None
-        event = self.events.popleft()
-        if event[0] == TEXT:
-            self.texts.append(event[1])
-        return event
-
     def has_news(self) -> bool:
         """Tell whether there is something that was not looked at yet."""
         return bool(self.events or self.error or self.end)
-
-    def next_message(self) -> Event | None:
-        """Return the next event that is no ping; a ping is answered."""
-        for _ in range(MAX_OTHERS):
-            event = self.next_event()
-            if not event or event[0] != PING:
-                return event
-            # Not in between: it would stand inside a frame of ours.
-            if not self.outbox:
-                self.outbox = encode_frame(PONG, event[1], b"pong")
-        self.end = "pings without an end"
-        return None
 
     # ---- what is asked of a server ----------------------------------------
 
     def hear(self, *messages: Message, settled: bool = True) -> None:
         """Wait until these come back, in this order; else WrongError.
 
-        Others may talk meanwhile. settled: what was sent is answered now.
+        settled: this answers all that was sent.
         """
-        waiting = deque(messages)
-        for _ in range(MAX_OTHERS):
-            if not waiting:
-                break
-            opcode, content = self.next_message() or NOTHING
-            if opcode == CLOSE:
-                raise self.wrong(f"{describe(waiting[0])} comes back")
-            if opcode == PONG:
-                self.pongs.append(content)
-            elif is_same(content, waiting[0]):
-                self.heard.append(waiting.popleft())
-            else:
-                self.check_other(content, waiting)
-                self.others.append(content)
-        if waiting:
-            raise self.wrong(f"{describe(waiting[0])} comes back")
+        self.waiting.extend(messages)
+        while self.waiting:
+            self.wait_for(self.is_wanted, describe(self.waiting[0]))
+            self.heard.append(self.waiting.popleft())
         if settled:
             self.settle()
 
-    def check_other(self, found: Message, waiting: Sequence[Message]) -> None:
-        """Raise WrongError if it is ours, but wrong; others may talk."""
-        wanted = waiting[0]
-        expected, got = f"{describe(wanted)} comes back", describe(found)
-        begin, other = to_payload(wanted)[1][:OWN], to_payload(found)[1]
-        rule = question = ""
-        if found and found in self.heard:
-            got += ", for the second time"
-            rule, question = ONCE, "Who is in your list twice, or where?"
-        elif any(is_same(found, message) for message in waiting):
-            got += ", which was sent later"
-            rule, question = IN_ORDER, "What can overtake a message?"
-        elif len(begin) < OWN or not other.startswith(begin):
-            return  # somebody else has said it
-        elif to_payload(wanted)[1] == other:
-            rule, question = KIND, "Which opcode did the frame have?"
-        elif to_payload(wanted)[1].startswith(other):
-            rule, question = STREAM, "Does one recv() bring the whole frame?"
-        raise WrongError(self, expected, got, rule, question)
+    def is_wanted(self, opcode: int, content: Any) -> bool:
+        """Tell whether this is the message that is to come next."""
+        return opcode in MESSAGES and is_same(content, self.waiting[0])
 
     def hear_others(self, said: set[str]) -> None:
         """Wait until all of these texts have come, in any order."""
         missing = said.difference(self.texts)
         while missing:
-            opcode, content = self.next_message() or NOTHING
-            if opcode == CLOSE:
-                raise self.wrong(f"{describe(min(missing))}, said by another")
-            missing.discard(content)
+            self.wait_for(
+                lambda opcode, content: opcode == TEXT and content in said,
+                f"{describe(min(missing))}, said by another",
+            )
+            missing.difference_update(self.texts)
 
     def hear_pong(self, payload: bytes) -> None:
         """Wait for the pong to a ping that had this payload."""
-        expected = f"a pong with the ping's {many(len(payload), 'byte')}"
-        for _ in range(MAX_OTHERS):
-            event = self.next_message()
-            if not event or event[0] == CLOSE:
-                break
-            if event == (PONG, payload):
-                self.settle()
-                return
-            if event[0] == PONG:
-                self.pongs.append(event[1])
-            else:
-                self.others.append(event[1])
-        raise self.wrong(expected)
+        self.wait_for(
+            lambda opcode, content: (opcode, content) == (PONG, payload),
+            f"a pong with the ping's {many(len(payload), 'byte')}",
+        )
+        self.settle()
 
-    def hear_close(self, expected: str, codes: Sequence[int] = ()) -> None:
+    def hear_close(self, expected: str, codes: Collection[int] = ()) -> None:
         """Wait for a Close frame, with one of these codes, if any are given."""
+        self.wait_for(
+            lambda opcode, content: (
+                opcode == CLOSE and (not codes or content.code in codes)
+            ),
+            expected,
+        )
+
+    def wait_for(
+        self, is_it: Callable[[int, Any], bool], expected: str
+    ) -> None:
+        """Wait for an event that is the one; WrongError if it never comes.
+
+        Others may say what they like meanwhile, but not without an end.
+        """
         for _ in range(MAX_OTHERS):
-            event = self.next_message()
-            if not event:
+            pump([self, *self.company], self.has_news, self.patience)
+            if not self.events:
                 break
-            if event[0] == CLOSE:
-                if codes and event[1].code not in codes:
-                    break
+            opcode, content = self.events.popleft()
+            if opcode == TEXT:
+                self.texts.append(content)
+            if is_it(opcode, content):
                 return
-            if event[0] != PONG:
-                self.others.append(event[1])
-        raise self.wrong(expected)
+            if opcode == CLOSE:
+                break
+            if opcode == PING:
+                self.answers += encode_frame(PONG, content, b"pong")
+            elif opcode == PONG:
+                self.pongs.append(content)
+            else:
+                self.check_other(content)
+                self.others.append(content)
+        hint = about_answer(self.error) if self.error else None
+        raise WrongError(self, expected, self.what_came(), hint)
+
+    def check_other(self, found: Message) -> None:
+        """Raise WrongError if it is our own message, but not as it should be.
+
+        Others may talk, too. What begins like ours is ours.
+        """
+        got, hint = describe(found), None
+        if found and found in self.heard:
+            got += ", for the second time"
+            hint = ONCE
+        elif not self.waiting:
+            return
+        elif any(is_same(found, message) for message in self.waiting):
+            got += ", which was sent later"
+            hint = IN_ORDER
+        else:
+            wanted = to_payload(self.waiting[0])[1]
+            payload = to_payload(found)[1]
+            if len(wanted) < OWN or payload[:OWN] != wanted[:OWN]:
+                return
+            if payload == wanted:
+                hint = KIND
+            elif wanted.startswith(payload):
+                hint = STREAM
+        expected = describe(self.waiting[0]) if self.waiting else "no more"
+        raise WrongError(self, expected, got, hint)
 
     def hear_end(self) -> None:
         """Wait until the server hangs up."""
@@ -296,15 +298,12 @@ class Wire:
             raise WrongError(self, "then the server hangs up", got)
 
     def settle(self) -> None:
-        """Note that the last answer was right."""
+        """Note that all that was sent has been answered."""
         self.settled = True
         self.unasked = 0
         self.others = []
-
-    def wrong(self, expected: str) -> WrongError:
-        """Return the WrongError for something that did not come."""
-        rule = self.error.reason if self.error else ""
-        return WrongError(self, expected, self.what_came(), rule)
+        self.outbox += self.answers
+        self.answers = b""
 
     def what_came(self) -> str:
         """Say what came in the place of what was expected."""
@@ -312,17 +311,19 @@ class Wire:
             return "a frame that breaks a rule"
         if self.close:
             return f"a Close frame: {describe_close(self.close)}"
-        if self.outbox:
-            waits = many(len(self.outbox), "byte")
-            return self.end or f"it stopped reading: {waits} wait"
         parts = []
         if self.others:
+            more = len(self.others) - 1
             parts.append(describe(self.others[0]))
+            parts += [f"{many(more, 'more message')}"] if more else []
         if self.pongs:
             parts.append(f"a pong with {quoted(self.pongs[-1])}")
         if self.decoder.rest or self.decoder.missing or self.decoder.opcode:
             shown = self.decoder.begin[:SHOWN].hex(" ")
             parts.append(f"the beginning of a message, {shown} ..")
+        if self.outbox and not self.end:
+            waits = many(len(self.outbox), "byte")
+            parts.append(f"no more reading: {waits} wait to be sent")
         parts.append(self.end or f"nothing for {self.patience:g} seconds")
         return ", then ".join(parts)
 
@@ -332,19 +333,60 @@ class Wire:
         self.socket.close()
 
 
-NOTHING: Event = CLOSE, None  # neither is a message
-
-
 def is_same(found: Message, message: Message) -> bool:
     """Tell whether they are equal, and both text or both binary."""
     return isinstance(found, type(message)) and found == message
 
 
-OWN = 8  # bytes: a message that begins like ours is ours
-ONCE = "s6.1: one message that is sent is one message that arrives"
-IN_ORDER = "s6.2: frames are taken from the stream in their order"
-KIND = "s5.6: a text stays a text (opcode 1), binary data stay binary (2)"
-STREAM = "s6.2: what comes is a stream of frames, not one frame in each read"
+MESSAGES = (TEXT, BINARY)
+OWN = 8  # bytes
+RESET = "it reset the connection (as close() does while bytes are unread)"
+DECODER = "codec.py: Decoder.feed()"
+ENCODER = "codec.py: encode_header(), encode_message()"
+ONCE = Hint(
+    "s6.1: one message that is sent is one message that arrives",
+    "Who is in the list of users twice, or what is done twice?",
+    "server.py: Server.hand_out()",
+)
+IN_ORDER = Hint(
+    "s6.2: frames are taken from the stream in their order",
+    "What can overtake a message on its way through your server?",
+    "server.py: Server.queue(), share()",
+)
+KIND = Hint(
+    "s5.6: a text stays a text, opcode 1; binary data stay binary, opcode 2",
+    "Which opcode did the frame have that you answer?",
+    ENCODER,
+)
+STREAM = Hint(
+    "s6.2: what comes is a stream of frames, not one frame in each read",
+    "Does one recv() always bring the whole frame?",
+    DECODER,
+)
+
+
+def about_answer(error: ProtocolError) -> Hint:
+    """Return the hint to a rule that a frame of the server breaks."""
+    if error.code == CloseCode.TOO_BIG:
+        return Hint(LONG, "Which byte of the length comes first?", ENCODER)
+    for rule, question in ABOUT_ANSWERS.items():
+        if error.reason.startswith(rule):
+            return Hint(error.reason, question, ENCODER)
+    return Hint(error.reason, "What stands before your payload?", ENCODER)
+
+
+LONG = "s5.2: a length in two or eight bytes has its high byte first"
+ABOUT_ANSWERS = {
+    "s5.1": "Which side masks its frames, and why only that one?",
+    "s5.2: a reserved": "Which bits are set in the first byte of your frame?",
+    "s5.2: opcode": "Which opcode has a text, and which binary data?",
+    "s5.2: a length": "Up to which length is the second byte enough?",
+    "s5.2: the top": "Which byte of the length comes first?",
+    "s5.4": "Which opcode and which FIN has a message in one frame?",
+    "s5.5": "Which frames may have 126 bytes or more?",
+    "s7.4": "Which codes are for programs only, and never travel?",
+    "s8.1": "Does the length that you send count bytes, or letters?",
+}
 
 
 def pump(
