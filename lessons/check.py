@@ -14,6 +14,7 @@ Exit status: 0 all is well, 1 something is not, 2 there is nobody to ask.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -161,10 +162,10 @@ class Program:
     def __init__(self, command: str, port: int) -> None:
         command = command.replace("{port}", str(port))
         # Windows takes a command as one text, and splits it by its own rules.
-        words: Any = command if os.name == "nt" else shlex.split(command)
+        is_windows = os.name == "nt"
         try:
             self.process = subprocess.Popen(
-                words,
+                command if is_windows else shlex.split(command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -186,6 +187,12 @@ class Program:
     def is_running(self) -> bool:
         """Tell whether it has not ended by itself."""
         return self.process.poll() is None
+
+    def has_ended(self) -> bool:
+        """Tell whether it has ended, or is about to."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.5)
+        return not self.is_running()
 
     def last_words(self) -> list[str]:
         """Return how it ended, and what it printed last, in a few lines."""
@@ -232,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not options.run:
             return report(options, None)
+        check_free(options.address)
         with Program(options.run, options.address.port) as program:
             return report(options, program)
     except NobodyError as error:
@@ -244,6 +252,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read this has gone (| head).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def check_free(address: Address) -> None:
+    """Raise NobodyError if another server is there: it would be checked."""
+    try:
+        connect(address, PATIENCE).close()
+    except OSError:
+        return
+    raise NobodyError(f"port {address.port} is taken by another server")
 
 
 def report(options: argparse.Namespace, program: Program | None) -> int:
@@ -269,7 +286,7 @@ def report(options: argparse.Namespace, program: Program | None) -> int:
     for result in failed:
         again = f"with --stage {result.stage} --seed {options.seed}"
         show(f"\n{result.text}\n{label('again', again)}")
-    if failed and program and not program.is_running():
+    if failed and program and program.has_ended():
         show("\n" + "\n".join(program.last_words()))
     if not failed:
         seconds = sum(result.seconds for result in done)

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import time
 from typing import Sequence
 
 from lessons.checker.room import Room
 from lessons.checker.verdict import Step, Steps
 from lessons.checker.wire import Wire, WrongError, pump
 
+NO_RULE = "none of the RFC's: one loop serves all, so it waits for nobody"
+
 
 def order(room: Room) -> Steps:
     """Let three users talk at the same time."""
-    users = [room.join() for _ in range(3)]
+    room.many_at_once = True
     yield Step(
-        "three users talk at once; each hears its own words in order",
-        "s5.4: what is sent on one connection arrives in its order",
-        "How does your server know whose turn it is to be read?",
+        "three users are there at the same time",
+        NO_RULE,
+        "What does your server do until the first user says something?",
+        "server.py: Server.turn()",
+    )
+    users = [room.join() for _ in range(3)]
+    for user in users:
+        room.say(user, room.words())
+        user.company = [other for other in users if other is not user]
+
+    yield Step(
+        "they talk at once; each hears its own words in order",
+        "s6.2: what is sent on one connection is heard in its order",
+        "How does your server know whom to read from?",
         "server.py: Server.turn()",
     )
     talks = [talk(room, name) for name in ("Ana", "Ben", "Cem")]
     for texts in zip(*talks):
         for user, text in zip(users, texts):
-            user.company = [other for other in users if other is not user]
             user.send(room.message(text))
     for user, own in zip(users, talks):
         user.hear(*own)
 
-    said = {text for texts in talks for text in texts}
+    said = {text for own in talks for text in own}
     # In a room, the one whose words come last has heard all the others.
-    if any(len(said.intersection(user.texts)) > len(own) for user in users):
+    if any(
+        len(said.intersection(user.texts)) > len(talks[0]) for user in users
+    ):
         yield Step(
             "all three hear all in one and the same order",
             "none of the RFC's, which knows two ends only: in a room all hear"
@@ -38,30 +53,38 @@ def order(room: Room) -> Steps:
         )
         check_one_order(users, said)
     else:
-        yield Step("(an echo: nobody hears what others say)", "", "", "")
+        yield Step("(an echo: nobody hears what the others say)", "", "", "")
 
     yield Step(
-        "who is still in the handshake hears nothing of it",
-        "s4.2.2: the answer 101 comes before any frame",
-        "Who is in the list of those to whom a message is sent?",
-        "server.py: User.is_open, Server.everyone()",
+        "one is still in its handshake; the others talk on",
+        NO_RULE,
+        "What does your server do while half a request is there?",
+        "server.py: Server.read_request()",
     )
     key, newcomer = room.key(), room.knock()
     request = room.request(key)
     newcomer.send(request[:20])
     for user in users:
         room.say(user, room.words())
+
+    yield Step(
+        "and that one hears nothing before its answer",
+        "s4.2.2: the answer 101 comes before any frame",
+        "Who is in the list of those to whom a message is sent?",
+        "server.py: User.is_open, Server.everyone()",
+    )
     newcomer.send(request[20:])
     room.enter(newcomer, key)
     room.say(newcomer, room.words())
 
     yield Step(
-        "when one of them has gone, the others talk on",
-        "s7.1.5: who hangs up ends its own connection only",
+        "one hangs up, one breaks a rule; the others talk on",
+        "s7.1.7: an error ends one connection",
         "What does your server do when a send() fails?",
-        "server.py: Server.fail(), drop()",
+        "server.py: Server.fail(), guard(), drop()",
     )
     users.pop().hang_up()
+    users.pop().send(b"\x81\x05Hello")  # it is not masked
     for user in [*users, newcomer] * 3:
         user.company = []
         room.say(user, room.words())
@@ -87,60 +110,45 @@ def check_one_order(users: Sequence[Wire], said: set[str]) -> None:
 
 def slow(room: Room) -> Steps:
     """Let some be slow in several ways; another one must not notice."""
+    room.many_at_once = True
     read = "server.py: Server.turn(), write()"
-    rule = "none of the RFC's: one loop serves all, so it waits for nobody"
     user = room.join()
-    room.say(user, room.words())
-    for title, begin, question in SLOW:
-        yield Step(f"one {title}; another is heard", rule, question, read)
-        begin(room)
+    for title, data in SLOW:
+        yield Step(
+            f"one {title}; another is heard",
+            NO_RULE,
+            "What does recv() do when nothing has come?",
+            read,
+        )
+        other = room.join() if data else room.knock()
+        other.send(data)
         room.say(user, room.words())
+
     yield Step(
-        "one never reads, and much is sent to it; another is heard",
-        rule,
+        "one never reads, and 8 MB wait for it; another is heard",
+        NO_RULE,
         "What does send() do when the other side does not read?",
         "server.py: Server.keep(), write()",
     )
     sleeper = room.join(buffer=4096)
     sleeper.deaf = True
     user.company = [sleeper]
+    ends = time.monotonic() + FLOODING
     for _ in range(BLOCKS):
         message = room.random_bytes(BLOCK)
         sleeper.outbox += b"".join(room.message(message) for _ in range(8))
         # Who reads no more from one that does not read does it right, too.
-        taken = pump([sleeper, user], lambda: not sleeper.outbox, 0.3)
+        taken = pump([sleeper, user], lambda: not sleeper.outbox, 1.0)
         room.say(user, room.words())
-        if not taken:
+        if not taken or time.monotonic() > ends:
             break
 
 
-def says_nothing(room: Room) -> None:
-    """Connect, no more."""
-    room.knock()
-
-
-def says_half_a_request(room: Room) -> None:
-    """Begin a handshake."""
-    wire = room.knock()
-    wire.send(room.request(room.key())[:30])
-
-
-def says_half_a_frame(room: Room) -> None:
-    """Begin a frame."""
-    room.join().send(room.message(room.words(40))[:20])
-
-
-def says_half_a_header(room: Room) -> None:
-    """Begin a header."""
-    room.join().send(room.message(room.words(40))[:1])
-
-
-READS_ON = "What does recv() do when nothing has come?"
 SLOW = [
-    ("connects and says nothing", says_nothing, READS_ON),
-    ("says half a request", says_half_a_request, READS_ON),
-    ("says half a header", says_half_a_header, READS_ON),
-    ("says half a frame", says_half_a_frame, READS_ON),
+    ("connects and says nothing", b""),
+    ("says one byte of a frame", b"\x81"),
+    ("says half a frame", bytes.fromhex("81 85 37 fa 21 3d 7f 9f")),
 ]
 # Kernels keep up to 4 MB for one who does not read.
 BLOCKS, BLOCK = 16, 64 * 1024
+FLOODING = 5.0  # seconds; by then a slow program has had enough

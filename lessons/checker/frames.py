@@ -174,6 +174,7 @@ def fragments(room: Room) -> Steps:
     read = "codec.py: Decoder.begin_frame(), end_message()"
     rule = "s5.4: a message is its first frame and the continuations, up to FIN"
     user = room.join()
+    user.if_cut = None
     ping = room.frame(PING, b"in between")
     for title, sizes, between, question in FRAGMENTS:
         yield Step(title, rule, question, read)

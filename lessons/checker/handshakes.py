@@ -13,7 +13,7 @@ from typing import Callable, Sequence
 from handshake import GUID, Response, accept_key, tokens
 from lessons.checker.room import Room
 from lessons.checker.verdict import Step, Steps
-from lessons.checker.wire import Wire, WrongError
+from lessons.checker.wire import Wire, WrongError, pump
 from lessons.trace import plain
 
 
@@ -175,8 +175,11 @@ def refuses(room: Room) -> Steps:
     for junk in (b"hello\r\n\r\n", b"\x16\x03\x01\0\xa5\x01\0\0\xa1\x03\x03"):
         wire = room.knock()
         wire.send(junk)
-        wire.hang_up()
+        pump([wire], wire.has_ended, A_MOMENT)
     room.join()
+
+
+A_MOMENT = 0.2  # seconds; it may also wait for more
 
 
 OTHER_LETTERS = [

@@ -39,7 +39,8 @@ class Room:
     """The server that is checked, and the wires to it.
 
     seed: the same one gives the same bytes. first: a socket that is already
-    connected, for the first wire.
+    connected, for the first wire. many_at_once: else who was there hangs up
+    when the next one comes, for servers that serve one after the other.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Room:
         self.dice = random.Random(str(seed))
         self.patience = patience
         self.first = first
+        self.many_at_once = False
         self.wires: list[Wire] = []
 
     def knock(self, buffer: int = 0) -> Wire:
@@ -60,6 +62,8 @@ class Room:
 
         buffer: how many bytes it may receive without reading, about.
         """
+        if not self.many_at_once:
+            self.hang_up()
         sock = None if buffer else self.first
         try:
             if not sock:
@@ -162,12 +166,16 @@ class Room:
         begin = self.random_bytes(4).hex() + " is on the wire "
         return (begin * (size // len(begin) + 1))[:size]
 
+    def hang_up(self) -> None:
+        """End all wires."""
+        while self.wires:
+            self.wires.pop().hang_up()
+
     def leave(self) -> None:
-        """Hang up everywhere."""
+        """End all wires, and the first socket if nobody took it."""
+        self.hang_up()
         if self.first:
             self.first.close()
-        for wire in self.wires:
-            wire.hang_up()
 
 
 def connect(

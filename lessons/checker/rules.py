@@ -116,7 +116,6 @@ BREACHES = [
 def rules(room: Room) -> Steps:
     """Break one rule after the other, each on a connection of its own."""
     read = "codec.py: Decoder.read_header(), check_opcode(), decode_close()"
-    other = room.join()
     for breach in BREACHES:
         yield Step(
             f"{breach.code}: {breach.title}", breach.rule, breach.question, read
@@ -140,12 +139,12 @@ def rules(room: Room) -> Steps:
     check_huge(room)
 
     yield Step(
-        "and another user has not noticed anything",
-        "s7.1.7: a broken rule ends this one connection",
-        "How many users does an error end?",
+        "and the next user is served",
+        "s7.1.7: a broken rule ends this connection, not the server",
+        "What does an error end, a user or the program?",
         "server.py: Server.guard()",
     )
-    room.say(other, room.words())
+    room.say(room.join(), room.words())
 
 
 def raw(room: Room, first: int, payload: bytes, masked: bool = True) -> bytes:

@@ -40,7 +40,7 @@ READ = 65536  # bytes
 MAX_MESSAGE = 16 * 1024 * 1024  # bytes; we never send so much
 MAX_UNASKED = 64 * 1024 * 1024  # bytes that are not the answer: a flood
 MAX_OTHERS = 20_000  # messages that are not the answer: a flood, too
-SHOWN = 12  # bytes of what came
+SHOWN = 16  # bytes of what came
 KEPT = 40  # bytes of a frame that may break a rule
 
 
@@ -121,6 +121,7 @@ class Wire:
         self.error: ProtocolError | None = None
         self.end = ""
         self.deaf = False  # it never reads
+        self.if_cut: Hint | None = STREAM  # when only a beginning comes back
         self.company: list[Wire] = []  # served while this one waits
 
     # ---- sending ----------------------------------------------------------
@@ -189,6 +190,10 @@ class Wire:
     def has_news(self) -> bool:
         """Tell whether there is something that was not looked at yet."""
         return bool(self.events or self.error or self.end)
+
+    def has_ended(self) -> bool:
+        """Tell whether nothing more will come."""
+        return bool(self.end)
 
     # ---- what is asked of a server ----------------------------------------
 
@@ -280,18 +285,18 @@ class Wire:
         else:
             wanted = to_payload(self.waiting[0])[1]
             payload = to_payload(found)[1]
-            if len(wanted) < OWN or payload[:OWN] != wanted[:OWN]:
-                return
             if payload == wanted:
                 hint = KIND
+            elif len(wanted) < OWN or payload[:OWN] != wanted[:OWN]:
+                return
             elif wanted.startswith(payload):
-                hint = STREAM
+                hint = self.if_cut
         expected = describe(self.waiting[0]) if self.waiting else "no more"
         raise WrongError(self, expected, got, hint)
 
     def hear_end(self) -> None:
         """Wait until the server hangs up."""
-        pump([self], lambda: bool(self.end), self.patience)
+        pump([self], self.has_ended, self.patience)
         if not self.end:
             seconds = f"{self.patience:g} seconds"
             got = f"the connection is still open after {seconds}"
@@ -418,11 +423,13 @@ def pump(
 def describe(message: Message) -> str:
     """Return what a message is, in a few words."""
     payload = to_payload(message)[1]
-    shown = quoted(payload[:24]) + (" .." if len(payload) > 24 else "")
+    size = many(len(payload), "byte")
+    more = " .." if len(payload) > SHOWN else ""
     if isinstance(message, str):
-        return f"a text of {many(len(payload), 'byte')}, {shown}"
-    shown = payload[:SHOWN].hex(" ") + (" .." if len(payload) > SHOWN else "")
-    return f"{many(len(payload), 'byte')} of binary data, {shown}"
+        return f"a text of {size}, {quoted(payload[:SHOWN])}{more}"
+    if not payload:
+        return "a binary message of 0 bytes"
+    return f"{size} of binary data, {payload[:SHOWN].hex(' ')}{more}"
 
 
 def describe_close(close: Close) -> str:
