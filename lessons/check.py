@@ -88,7 +88,7 @@ def go_through(stage: int, room: Room) -> Result:
     except WrongError as wrong:
         failure = make_failure(step, wrong)
         del taken[-1:]
-    seconds = time.monotonic() - begun
+    seconds = round(time.monotonic() - begun, 3)
     return Result(stage, title, not failure, seconds, taken, failure)
 
 

@@ -29,7 +29,7 @@ from tests.support import DEADLINE, ROOT, reset, serving
 from tests.wrong_servers import RIGHT, WRONG, make_server
 
 SHORT = 1.0  # seconds of silence; wrong servers are on this machine
-ROOM = f"'{sys.executable}' '{ROOT / 'server.py'}' {{port}}"
+ROOM = f'"{sys.executable}" "{ROOT / "server.py"}" {{port}}'
 NODE = f"node '{ROOT / 'tests' / 'echo.js'}' {{port}}"
 LIBRARY = f"""'{sys.executable}' -c '
 import asyncio, sys, websockets.asyncio.server as ws
@@ -487,7 +487,7 @@ sent      11 bytes in one piece
 expected  a text of 5 bytes, "Hello"
 got       a frame that breaks a rule
   0000  81                      FIN 1, RSV 0, opcode 1 TEXT
-  0001  85                      MASK 1 (masked: only a client may), length 5
+  0001  85                      MASK 1 (masked), length 5
   0002  00 00 00 00             masking key, 4 bytes
   0006  48 65 6c 6c 6f          5 bytes, "Hello"
 rule      RFC 6455 s5.1: a server must not mask

@@ -42,7 +42,7 @@ class House:
                 sys.modules[name] for name in NAMES
             )
         self.Decoder, self.Server = self.codec.Decoder, self.server.Server
-        self.server.PATIENCE = 0.02  # so that it ends soon
+        self.server.PATIENCE = 0.1  # so that it ends soon
 
 
 def make_server(wrong):

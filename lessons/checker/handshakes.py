@@ -151,11 +151,11 @@ def refuses(room: Room) -> Steps:
 
     rule = "s4.2.1: what is no handshake gets an HTTP answer, but no 101"
     for title, change, question in NO_HANDSHAKES:
-        yield Step(f"it is none {title}", rule, question, read)
+        yield Step(title, rule, question, read)
         check_refusal(room, change(room.request(room.key())))
 
     yield Step(
-        "it is none with POST in the place of GET",
+        "nor is a POST",
         "s4.2.1: a handshake is a GET request",
         "Does your server look at the first word of the request?",
         "handshake.py: match_request_line()",
@@ -197,24 +197,24 @@ def without(request: bytes, name: bytes) -> bytes:
 
 NO_HANDSHAKES: Sequence[tuple[str, Callable[[bytes], bytes], str]] = [
     (
-        "when a browser asks for a page",
+        "a request for a page is no handshake",
         lambda request: without(
             request, rb"(?:Upgrade|Connection|Sec-WebSocket-\w+)"
         ),
         "What does your server answer to a request without a key?",
     ),
     (
-        "without Upgrade: websocket",
+        "nor is one without Upgrade: websocket",
         lambda request: without(request, b"Upgrade"),
         "Which header says that the client wants a WebSocket?",
     ),
     (
-        "without a Sec-WebSocket-Key",
+        "nor is one without a Sec-WebSocket-Key",
         lambda request: without(request, b"Sec-WebSocket-Key"),
         "What does your server make an accept key from, if no key came?",
     ),
     (
-        "with version 99",
+        "nor is one with version 99",
         lambda request: request.replace(b"Version: 13", b"Version: 99"),
         "How could a server speak a version that it does not know?",
     ),

@@ -250,5 +250,5 @@ def in_words(field: Field, odd_mask: int) -> str:
     elif field.name == "RSV" and field.value:
         words += " (set)"
     elif (field.name, field.value) == ("MASK", odd_mask):
-        words += f" ({field.meaning})"
+        words += f" ({field.meaning.partition(':')[0]})"
     return words

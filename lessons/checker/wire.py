@@ -116,6 +116,7 @@ class Wire:
         self.texts: list[str] = []  # all that came, our own or not
         self.others: list[Message] = []
         self.pongs: list[bytes] = []
+        self.controls: list[str] = []  # pings and pongs, in words
         self.answers = b""  # to pings; not to be put inside a frame of ours
         self.close: Close | None = None
         self.error: ProtocolError | None = None
@@ -259,8 +260,10 @@ class Wire:
             if opcode == CLOSE:
                 break
             if opcode == PING:
+                self.controls.append(f"a ping with {quoted(content)}")
                 self.answers += encode_frame(PONG, content, b"pong")
             elif opcode == PONG:
+                self.controls.append(f"a pong with {quoted(content)}")
                 self.pongs.append(content)
             else:
                 self.check_other(content)
@@ -306,7 +309,7 @@ class Wire:
         """Note that all that was sent has been answered."""
         self.settled = True
         self.unasked = 0
-        self.others = []
+        self.others, self.controls = [], []
         self.outbox += self.answers
         self.answers = b""
 
@@ -321,8 +324,7 @@ class Wire:
             more = len(self.others) - 1
             parts.append(describe(self.others[0]))
             parts += [f"{many(more, 'more message')}"] if more else []
-        if self.pongs:
-            parts.append(f"a pong with {quoted(self.pongs[-1])}")
+        parts += self.controls[-1:]
         if self.decoder.rest or self.decoder.missing or self.decoder.opcode:
             shown = self.decoder.begin[:SHOWN].hex(" ")
             parts.append(f"the beginning of a message, {shown} ..")
