@@ -217,6 +217,11 @@ def flood_texts(sock):
     until_gone(sock, b"\x81\x02hi" * 5000)
 
 
+def flood_megabytes(sock):
+    opened(sock)
+    until_gone(sock, b"\x82\x7f\0\0\0\0\0\x10\0\0" + bytes(2**20))
+
+
 def flood_pings(sock):
     opened(sock)
     until_gone(sock, b"\x89\0" * 5000)
@@ -278,9 +283,10 @@ def raw_text(sock):
 
 HOSTILE = [
     answer_html, answer_a_page, answer_in_lf, answer_in_latin_1,
-    say_more_and_more, dribble, flood_texts, flood_pings, flood_one_frame,
-    garbage, huge_length, not_utf8, wrong_close, strange_close, never_read,
-    reset_it, open_and_reset, raw_text, lambda sock: None,
+    say_more_and_more, dribble, flood_texts, flood_pings, flood_megabytes,
+    flood_one_frame, garbage, huge_length, not_utf8, wrong_close,
+    strange_close, never_read, reset_it, open_and_reset, raw_text,
+    lambda sock: None,
 ]  # fmt: skip
 
 

@@ -35,12 +35,15 @@ def order(room: Room) -> Steps:
     talks = [talk(room, name) for name in ("Ana", "Ben", "Cem")]
     for texts in zip(*talks):
         for user, text in zip(users, texts):
-            user.send(room.message(text))
+            user.post(room.message(text))
+        pump(users, lambda: not any(user.outbox for user in users), 1.0)
     for user, own in zip(users, talks):
         user.hear(*own)
 
+    # Now each says one thing more: what is on its way comes before that.
+    for user in users:
+        room.say(user, room.words())
     said = {text for own in talks for text in own}
-    # In a room, the one whose words come last has heard all the others.
     if any(
         len(said.intersection(user.texts)) > len(talks[0]) for user in users
     ):

@@ -129,16 +129,20 @@ class Wire:
 
     def send(self, *pieces: bytes) -> None:
         """Send each piece by itself, with a pause before the next one."""
-        if self.settled:
-            self.settled = False
-            self.sent = []
         ends = time.monotonic() + PAUSES
         for number, piece in enumerate(pieces):
             if number and time.monotonic() < ends:
                 time.sleep(PAUSE)
-            self.sent.append(piece)
-            self.outbox += piece
+            self.post(piece)
             pump([self], lambda: not self.outbox, self.patience)
+
+    def post(self, piece: bytes) -> None:
+        """Put a piece behind what waits to be sent."""
+        if self.settled:
+            self.settled = False
+            self.sent = []
+        self.sent.append(piece)
+        self.outbox += piece
 
     def write(self) -> bool:
         """Give the kernel what it takes; tell whether it took anything."""
