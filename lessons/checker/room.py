@@ -64,18 +64,15 @@ class Room:
         """
         if not self.many_at_once:
             self.hang_up()
-        sock = None if buffer else self.first
         try:
-            if not sock:
-                sock = connect(self.address, self.patience, buffer)
-            elif sock is self.first:
-                self.first = None
+            sock = self.first or connect(self.address, self.patience, buffer)
         except OSError as error:
             raise WrongError(
                 None,
                 "the server takes one more connection",
                 f"{error.strerror or error}: has it ended?",
             ) from None
+        self.first = None
         wire = Wire(sock, self.patience)
         self.wires.append(wire)
         return wire

@@ -276,10 +276,7 @@ class Wire:
         raise WrongError(self, expected, self.what_came(), hint)
 
     def check_other(self, found: Message) -> None:
-        """Raise WrongError if it is our own message, but not as it should be.
-
-        Others may talk, too. What begins like ours is ours.
-        """
+        """Raise WrongError if it is our own, but wrong; others may talk."""
         got, hint = describe(found), None
         if found and found in self.heard:
             got += ", for the second time"
@@ -350,9 +347,8 @@ def is_same(found: Message, message: Message) -> bool:
 
 
 MESSAGES = (TEXT, BINARY)
-OWN = 8  # bytes
+OWN = 8  # bytes; a message that begins like ours is ours
 RESET = "it reset the connection (as close() does while bytes are unread)"
-DECODER = "codec.py: Decoder.feed()"
 ENCODER = "codec.py: encode_header(), encode_message()"
 ONCE = Hint(
     "s6.1: one message that is sent is one message that arrives",
@@ -372,7 +368,7 @@ KIND = Hint(
 STREAM = Hint(
     "s6.2: what comes is a stream of frames, not one frame in each read",
     "Does one recv() always bring the whole frame?",
-    DECODER,
+    "codec.py: Decoder.feed()",
 )
 
 
