@@ -1,0 +1,111 @@
+"""Rung 2 of 5: the same loop, on handshake.py and codec.py.
+
+Wrong in rung 1: press Send 3 at once, a few times: some of the three are
+missing. Always: python client.py --raw "89 80 00 00 00 00" --name A ws://...
+an empty ping, of six bytes, is taken for a hang-up.
+
+Gone at once, five bugs of seven (a sixth stands only in printed copies):
+- 2, 3: one read is one read; the Decoder keeps what is not whole yet
+- 4: only a read of no bytes at all is a hang-up
+- 6: messages go only to users whose state is "open"
+- 7: encode_message() knows all three lengths
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import sys
+from typing import Any
+
+import codec
+import handshake
+
+
+class User:
+    """One connection; in the tutorial, $this->users[$k]."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.fileno = sock.fileno  # so select() can be asked about users
+        self.state = "new"  # then "open", "gone"
+        self.head = b""  # what has come of the request
+        self.decoder = codec.Decoder(masked=True)
+
+
+class Room:
+    """The loop, and all who are connected."""
+
+    def __init__(self, port: int) -> None:
+        self.listener = socket.create_server(("127.0.0.1", port))
+        self.users: list[User] = []
+
+    def turn(self) -> None:
+        """Wait until somebody is ready, and serve each of them once."""
+        ask_read: list[Any] = [self.listener, *self.users]
+        # Half a second: on Windows, Ctrl-C does not wake select().
+        readable, _, _ = select.select(ask_read, [], [], 0.5)
+        for user in readable:
+            if user is self.listener:
+                self.users.append(User(self.listener.accept()[0]))
+            else:
+                self.read(user)
+        for user in list(self.users):
+            if user.state == "gone":
+                self.users.remove(user)
+                user.socket.close()
+
+    def read(self, user: User) -> None:
+        """Read once; who breaks a rule is dropped."""
+        try:
+            data = user.socket.recv(64 * 1024)
+            if not data:
+                user.state = "gone"
+            elif user.state == "new":
+                self.shake_hands(user, data)
+            elif user.state == "open":
+                self.hear(user, data)
+        except (OSError, handshake.HandshakeError, codec.ProtocolError):
+            user.state = "gone"
+
+    def shake_hands(self, user: User, data: bytes) -> None:
+        """Collect the request; answer it when it is whole."""
+        user.head += data
+        taken = handshake.take_request(user.head)
+        if taken:
+            request, rest = taken
+            handshake.check_upgrade(request)
+            user.state = "open"
+            self.send(user, handshake.switching_protocols(request))
+            self.hear(user, rest)
+
+    def hear(self, user: User, data: bytes) -> None:
+        """Take frames apart, and do what they ask for."""
+        for opcode, message in user.decoder.feed(data):
+            if opcode in (codec.TEXT, codec.BINARY):
+                self.broadcast(message)
+            elif opcode == codec.CLOSE:
+                user.state = "gone"
+
+    def broadcast(self, message: str | bytes) -> None:
+        """Send a message to everyone, the sender included."""
+        frame = codec.encode_message(message)
+        for user in self.users:
+            if user.state == "open":
+                self.send(user, frame)
+
+    def send(self, user: User, block: bytes) -> None:
+        """Send to one user; wait until the kernel has taken all of it."""
+        try:
+            user.socket.sendall(block)
+        except OSError:
+            user.state = "gone"
+
+
+if __name__ == "__main__":
+    room = Room(int(sys.argv[1]))
+    print("Rung 2 listens on", room.listener.getsockname(), flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            room.turn()
