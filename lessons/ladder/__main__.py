@@ -1,0 +1,182 @@
+"""Run one rung of the ladder, or ask the checker how far each one gets.
+
+python -m lessons.ladder 2 9000     rung 2, until Ctrl-C
+python -m lessons.ladder            the table: rung by stage
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import runpy
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Iterator
+
+import codec
+import handshake
+from lessons.check import check
+from lessons.stages import STAGES
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+RUNGS = {int(path.name[0]): path for path in sorted(HERE.glob("[1-5]_*.py"))}
+# Which stages of the checker each rung passes; it passes no others.
+CLAIMS = {
+    1: {1, 3},
+    2: {1, 3, 4, 5, 6, 9},
+    3: {1, 3, 4, 5, 6, 9, 10},
+    4: {1, 3, 4, 5, 6, 9, 10, 2, 7, 8},
+    5: {1, 3, 4, 5, 6, 9, 10, 2, 7, 8},
+}
+SEED = 6455  # the checker sends the same bytes each time
+PATIENCE = 2.0  # seconds, until an answer will not come any more
+AT_ONCE = 8  # rungs that are asked side by side
+TEXTS = USERS = 10  # for the last line of the table
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 s1.3
+USAGE = "python -m lessons.ladder [RUNG [PORT]]; there are the rungs 1 to 5"
+
+
+def main(arguments: list[str]) -> int:
+    """Run a rung, or print the table; return the exit status."""
+    if not arguments:
+        return show_table()
+    rung, port = [*arguments, "9000"][:2]
+    known = re.fullmatch("[1-5]", rung) and re.fullmatch("[0-9]{1,5}", port)
+    if not known or int(port) > 65535 or len(arguments) > 2:
+        print(USAGE, file=sys.stderr)
+        return 2
+    try:
+        socket.create_server(("127.0.0.1", int(port))).close()
+    except OSError as error:
+        print(f"Port {port}: {error.strerror}.", file=sys.stderr)
+        return 2
+    sys.argv = [str(RUNGS[int(rung)]), port]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    return 0
+
+
+def show_table() -> int:
+    """Print how far each rung gets; return 0 if that is what it claims."""
+    passed = climb()
+    print("\n".join(table(passed, {rung: cost(rung) for rung in passed})))
+    if passed == CLAIMS:
+        return 0
+    print("That is not what the rungs claim, see CLAIMS.", file=sys.stderr)
+    return 1
+
+
+def climb() -> dict[int, set[int]]:
+    """Return which stages each rung passes."""
+    passed: dict[int, set[int]] = {rung: set() for rung in RUNGS}
+    pairs = [(rung, stage) for rung in RUNGS for stage in STAGES]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = pool.map(lambda pair: passes(*pair), pairs)
+        for (rung, stage), answer in zip(pairs, answers):
+            if answer:
+                passed[rung].add(stage)
+    return passed
+
+
+def passes(rung: int, stage: int, patience: float = PATIENCE) -> bool:
+    """Ask a rung, started for this alone, about one stage."""
+    with running(RUNGS[rung]) as port:
+        url = f"ws://127.0.0.1:{port}/"
+        results = check(url, seed=SEED, stages=[stage], patience=patience)
+    return results[0].passed
+
+
+@contextlib.contextmanager
+def running(path: Path) -> Iterator[int]:
+    """Run a rung as a program of its own; yield its port."""
+    with subprocess.Popen(
+        [sys.executable, str(path), "0"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout
+        try:
+            line = process.stdout.readline().decode()
+            found = re.search("([0-9]+)\\)$", line.strip())
+            if not found:
+                raise OSError(f"{path.name} does not begin: {line!r}")
+            yield int(found[1])
+        finally:
+            process.kill()
+
+
+def table(
+    passed: dict[int, set[int]], costs: dict[int, int | None]
+) -> list[str]:
+    """Return the lines of the table, the stages as the rungs win them."""
+    lines = [f"{'stage':58}rung  " + "   ".join(map(str, passed))]
+    for stage in sorted(STAGES, key=lambda each: first_rung(passed, each)):
+        marks = ["ok" if stage in passed[rung] else " ." for rung in passed]
+        lines.append(f"{stage:5}  {STAGES[stage][0]:56}" + "  ".join(marks))
+    calls = "calls of send(): 10 texts in one read, for 10 users"
+    lines.append(
+        f"       {calls:55}" + " ".join(map(show_cost, costs.values()))
+    )
+    return lines
+
+
+def first_rung(passed: dict[int, set[int]], stage: int) -> int:
+    """Return the lowest rung that passes a stage; 9 if there is none."""
+    return min((rung for rung in passed if stage in passed[rung]), default=9)
+
+
+def show_cost(calls: int | None) -> str:
+    """Return a number of calls, or that it could not be counted."""
+    return f"{calls or '-':>3}"
+
+
+class Counted:
+    """A socket that counts how often something is sent."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls += name in ("send", "sendall")
+        return getattr(self.sock, name)
+
+
+def cost(rung: int) -> int | None:
+    """Count the calls of send() for ten texts in one read, for ten users.
+
+    Its turns are called from here, one by one, so the number is the same on
+    every machine. None for rung 1, which loses all but the first text.
+    """
+    program = runpy.run_path(str(RUNGS[rung]))
+    if "Room" not in program:
+        return None
+    room = program["Room"](0)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(room.listener)
+        clients = [stack.enter_context(join(room)) for _ in range(USERS)]
+        for user in room.users:
+            stack.callback(user.socket.close)
+            user.socket = Counted(user.socket)
+        frame = codec.encode_message("hello", key=b"mask")
+        clients[0].sendall(frame * TEXTS)
+        room.turn()
+        return sum(user.socket.calls for user in room.users)
+
+
+def join(room: Any) -> socket.socket:
+    """Return a client whose handshake is done."""
+    address = room.listener.getsockname()
+    client = socket.create_connection(address)
+    client.sendall(handshake.request_head("localhost", "/", KEY, {}))
+    room.turn()  # It accepts,
+    room.turn()  # and answers.
+    return client
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
