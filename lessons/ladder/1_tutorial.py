@@ -63,22 +63,22 @@ class Sock:
         key = buffer.partition(b"Sec-WebSocket-Key:")[2].split(b"\r\n")[0]
         guid = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         new_key = base64.b64encode(hashlib.sha1(key.strip() + guid).digest())
-        new_message = b"HTTP/1.1 101 Switching Protocols\r\n"
-        new_message += b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
-        new_message += b"Sec-WebSocket-Accept: " + new_key + b"\r\n\r\n"
-        socket_write(self.users[k]["socket"], new_message)
+        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        head += b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
+        socket_write(self.users[k]["socket"], head + new_key + b"\r\n\r\n")
         self.users[k]["shou"] = True
 
     def uncode(self, buffer: bytes, k: str) -> str:
         """Take the bytes of one read for a frame (here: Decoder.feed)."""
         buffer = self.sda.pop(k, b"") + buffer
-        if buffer[0] != 0x81:
-            return ""  # A ping, a picture, a Close: nobody answers.
-        length, start = buffer[1] & 127, 2
-        if length == 126:
-            length, start = int.from_bytes(buffer[2:4], "big"), 4
-        elif length == 127:
-            length, start = int.from_bytes(buffer[2:10], "big"), 10
+        if buffer[0] in (0x88, 0x89, 0x8A):
+            return ""  # A Close, a ping, a pong: nobody answers.
+        if buffer[0] != 0x81:  # A picture: passed on as if it were a text.
+            return buffer.decode(errors="replace")
+        length = buffer[1] & 127
+        start = {126: 4, 127: 10}.get(length, 2)  # where the mask begins
+        if start > 2:
+            length = int.from_bytes(buffer[2:start], "big")
         mask, data = buffer[start : start + 4], buffer[start + 4 :]
         if length > 255 and length > len(data):
             self.sda[k] = buffer  # The rest comes with the next read.

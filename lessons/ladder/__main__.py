@@ -20,7 +20,7 @@ from typing import Any, Iterator
 import codec
 import handshake
 from lessons.check import check
-from lessons.stages import STAGES
+from lessons.checker import STAGES
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
