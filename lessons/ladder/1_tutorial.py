@@ -1,7 +1,7 @@
 """Rung 1 of 5: the class of the PHP tutorial, line by line, with its bugs.
 
 Its names are kept; ours stand behind "here:". BUG 2 to 7 are marked; 1 is in
-print only, a GUID with hyphens that no browser accepts. With client.html from
+print only: a GUID with hyphens that no browser accepts. With client.html from
 disk it seems to work. Rung 2 tells what goes wrong, and how to see it.
 """
 

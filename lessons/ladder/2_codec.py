@@ -1,14 +1,14 @@
 """Rung 2 of 5: the same loop, on handshake.py and codec.py.
 
-Wrong in rung 1: press Send 3 at once, a few times: some of the three are
-missing. Always: python client.py --raw "89 80 00 00 00 00" --name A ws://...
-an empty ping, of six bytes, is taken for a hang-up.
+Wrong in rung 1: press Send 3 at once, and some of the three are lost. Two
+texts in one piece, A and B, come back as one, which is junk:
+    python client.py --raw 8181000000004181810000000042 ws://127.0.0.1:9000/
 
-Gone at once, five bugs of seven (a sixth stands only in printed copies):
-- 2, 3: one read is one read; the Decoder keeps what is not whole yet
-- 4: only a read of no bytes at all is a hang-up
-- 6: messages go only to users whose state is "open"
-- 7: encode_message() knows all three lengths
+New: five of its bugs are gone at once. 2, 3: it reads once, and the Decoder
+keeps what is not whole. 4: only a read of no bytes is a hang-up. 6: messages
+go to those whose state is "open". 7: the codec knows all three lengths. (What
+it leaves out is the chat: client.html shows each text raw, as it was sent.)
+In server.py: turn(), read(), read_request(), hear(), broadcast().
 """
 
 from __future__ import annotations

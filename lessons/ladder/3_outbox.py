@@ -1,12 +1,13 @@
 """Rung 3 of 5: nobody waits for anybody.
 
-Wrong in rung 2: sendall() comes back when the kernel has taken all of it, and
-it takes no more for one who does not read. So one sleeping tab stops the room.
+Wrong in rung 2: sendall() comes back when the kernel has taken all, and for
+one who does not read it takes no more: a sleeping tab stops the whole room.
 See it: python -m lessons.check --stage 10 ws://127.0.0.1:9000/
 
-New: sockets that do not block. What the kernel does not take stays in the
-outbox of this one user, and select() is asked, for those who have an outbox
-only, whether there is room again. In server.py: keep(), write(), hand_out().
+New: the sockets do not block. What the kernel does not take stays in this
+user's outbox, and select() tells when there is room again. It is asked for
+those who have an outbox only: all others are writable at any time.
+In server.py: turn(), keep(), write().
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rung 4 of 5: nobody can hurt the room, and everybody is answered.
 
 Wrong in rung 3: who breaks a rule is dropped without a word. See it: press
-Disconnect, the page says 1006; http://127.0.0.1:9000/ shows no reason. And
-the outbox of one who never reads grows until there is no memory left.
+Disconnect, the page says 1006; open http://127.0.0.1:9000/, it says nothing.
+And the outbox of one who never reads grows until there is no memory left.
 
 New: a Close gets its answer, a ping its pong, a broken rule its close code, a
 bad request its HTTP status. Nobody may be late, far behind, or one too many.

@@ -1,7 +1,7 @@
 """Rung 5 of 5: what is said in one turn goes out as one block.
 
 Wrong in rung 4: ten texts in one read, for ten users, are a hundred calls of
-send(). See it: `python -m lessons.ladder` counts them in its last column.
+send(). See it: the last line that `python -m lessons.ladder` prints.
 
 New: hear() only notes what is said to all; share() joins it at the end of the
 turn: ten calls. What is for one user shares first, so that the order stays.
