@@ -145,6 +145,6 @@ def socket_write(sock: socket.socket, data: bytes) -> None:
 
 if __name__ == "__main__":
     sock = Sock(int(sys.argv[1]))
-    print("Rung 1 listens on", sock.master.getsockname(), flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print("Rung 1 listens on", sock.master.getsockname(), flush=True)
         sock.run()

@@ -105,7 +105,7 @@ class Room:
 
 if __name__ == "__main__":
     room = Room(int(sys.argv[1]))
-    print("Rung 2 listens on", room.listener.getsockname(), flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print("Rung 2 listens on", room.listener.getsockname(), flush=True)
         while True:
             room.turn()

@@ -144,7 +144,7 @@ class Room:
 
 if __name__ == "__main__":
     room = Room(int(sys.argv[1]))
-    print("Rung 5 listens on", room.listener.getsockname(), flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print("Rung 5 listens on", room.listener.getsockname(), flush=True)
         while True:
             room.turn()
