@@ -12,6 +12,7 @@ import io
 import os
 import re
 import runpy
+import select
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ import time
 import unittest
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import codec
 from codec import CloseCode, ProtocolError
@@ -309,14 +311,16 @@ class Bugs(unittest.TestCase):
             self.assertEqual(10 in CLAIMS[rung], rung >= 3)
 
     def test_6_frames_before_the_101(self):
-        def has_bug(join):
-            guest, peer = join(open=False), join()
-            peer.send("hello")
-            peer.receive()
-            guest.write(REQUEST)
-            return guest.socket.recv(5) != b"HTTP/"
+        for text in ("hello", "nr=hello&key=all"):
 
-        self.both(has_bug)
+            def has_bug(join, text=text):
+                guest, peer = join(open=False), join()
+                peer.send(text)
+                peer.receive()
+                guest.write(REQUEST)
+                return guest.socket.recv(5) != b"HTTP/"
+
+            self.both(has_bug)
 
     def test_7_a_length_in_too_many_bytes(self):
         def has_bug(join):
@@ -334,6 +338,50 @@ class Bugs(unittest.TestCase):
         self.both(has_bug)
 
 
+class Trouble(unittest.TestCase):
+    """One makes trouble; from rung 2 on, the others talk on."""
+
+    def test_who_breaks_a_rule_or_the_connection(self):
+        for rung in (2, 3, 4, 5):
+            with running(RUNGS[rung]) as port, Peer(port) as other:
+                for trouble in (
+                    lambda peer: peer.reset(),
+                    lambda peer: peer.write(b"SSH-2.0\r\n"),
+                    lambda peer: peer.write(
+                        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+                    ),
+                    lambda peer: peer.write(REQUEST + b"\x81\x01A"),
+                    lambda peer: peer.write(REQUEST + b"\x81\x81mask\xff"),
+                    lambda peer: peer.write(REQUEST[:20]),
+                ):
+                    with self.subTest(rung=rung), Peer(
+                        port, open=False
+                    ) as peer:
+                        trouble(peer)
+                        other.send("hello")
+                        self.assertEqual(other.receive(), "hello")
+
+    def test_a_page_gets_no_101(self):
+        for rung in (2, 3, 4, 5):
+            with running(RUNGS[rung]) as port, Peer(port, open=False) as peer:
+                peer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                begin = b"HTTP/1.1 400 " if rung >= 4 else b""
+                with self.subTest(rung=rung):
+                    self.assertEqual(peer.read_to_end()[:13], begin)
+
+    def test_who_was_slow_gets_all_in_its_order(self):
+        for rung in (3, 4, 5):
+            with running(RUNGS[rung]) as port, Peer(port) as slow, Peer(
+                port
+            ) as quick:
+                texts = [f"{n} " + "x" * 100_000 for n in range(100)]
+                for text in texts:
+                    quick.send(text)
+                    self.assertEqual(quick.receive(), text)
+                for text in texts:
+                    self.assertEqual(slow.receive(), text)
+
+
 class Room(unittest.TestCase):
     """One rung, driven turn by turn."""
 
@@ -345,6 +393,10 @@ class Room(unittest.TestCase):
         self.globals = program["Room"].turn.__globals__
         self.port = self.room.listener.getsockname()[1]
         self.addCleanup(self.close)
+        # No turn is half a second long.
+        self.globals["select"] = SimpleNamespace(
+            select=lambda *lists: select.select(*lists[:3], SHORT / 10)
+        )
 
     def close(self):
         self.room.listener.close()
@@ -432,6 +484,21 @@ class Limits(Room):
         self.turn_until(lambda: self.room.users[-1].state == "open")
         self.assertTrue(third.recv(4096).startswith(b"HTTP/1.1 101 "))
 
+    def test_one_who_has_left_before_it_was_let_in(self):
+        class Left:
+            fileno = self.room.listener.fileno
+            close = self.room.listener.close
+
+            def accept(self):
+                raise ConnectionAbortedError
+
+        client, _ = self.join()
+        with socket.create_connection(("127.0.0.1", self.port)):
+            self.room.listener = Left()
+            self.say(client, "hello")
+            self.room.turn()
+        self.assertEqual(client.recv(100), b"\x81\x05hello")
+
     def test_the_code_is_told_though_more_was_sent(self):
         client, _ = self.join()
         too_big = codec.encode_frame(codec.TEXT, b"x" * 2**21, b"mask")
@@ -443,6 +510,10 @@ class Limits(Room):
         self.turn_until(lambda: not self.room.users)
         ((_, close),) = codec.Decoder(masked=False).feed(client.recv(4096))
         self.assertEqual(close.code, CloseCode.TOO_BIG)
+
+
+class LimitsOfRung5(Limits):
+    rung = 5
 
 
 class Turn(Room):
