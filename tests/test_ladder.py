@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import json
 import os
 import re
 import runpy
@@ -33,8 +34,9 @@ from lessons.checker import STAGES
 from lessons.ladder import CLAIMS, RUNGS
 from lessons.ladder import __main__ as ladder
 from lessons.ladder.__main__ import running
+from server import ChatRoom
 from tests import browsers
-from tests.support import DEADLINE, KEY, ROOT, Peer
+from tests.support import DEADLINE, KEY, ROOT, Peer, serving
 from tests.test_architecture import imported, is_standard
 from tests.test_browser import STATE, BrowserTest
 
@@ -336,6 +338,40 @@ class Bugs(unittest.TestCase):
             return False
 
         self.both(has_bug)
+
+
+class Chat(unittest.TestCase):
+    """Rung 1 says what server.py says, in the tutorial's words."""
+
+    def test_a_conversation(self):
+        with running(RUNGS[1]) as port:
+            said = self.converse(port)
+        room = ChatRoom(port=0)
+        room.diary = lambda text: None
+        with serving(room):
+            self.assertEqual(said, self.converse(room.port))
+        self.assertIn("rmove", said)
+
+    def converse(self, port):
+        """Join, talk, whisper, leave; return what Ana has heard."""
+        with Peer(port) as ana, Peer(port) as guest:
+            ana.send("type=add&ming=Ana+%26+co")
+            heard = [ana.receive_json()]
+            guest.receive()
+            with Peer(port) as bo:
+                bo.send("type=add&ming=Bo")
+                mine, hers = bo.receive_json(), ana.receive_json()
+                bo.send("nr=a%2Bb+%E2%98%82&key=all")
+                bo.send(f"nr=psst&key={heard[0]['code']}")
+                heard += [mine, hers, ana.receive_json(), ana.receive_json()]
+                guest.reset()  # It has no name: nobody is told.
+                bo.send("a raw one")
+                heard.append(ana.receive())
+            heard.append(ana.receive_json())
+        text = json.dumps(heard, sort_keys=True)
+        for name, message in (("ana", heard[0]), ("bo", mine)):
+            text = text.replace(f'"{message["code"]}"', name)
+        return text
 
 
 class Trouble(unittest.TestCase):

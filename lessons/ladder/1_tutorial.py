@@ -50,9 +50,7 @@ class Sock:
                 elif not self.users[k]["shou"]:
                     self.woshou(k, buffer)
                 else:
-                    text = self.uncode(buffer, k)
-                    if text:
-                        self.send(k, text)
+                    self.send(k, self.uncode(buffer, k))
 
     def search(self, sock: socket.socket) -> str:
         """Find the user of a socket (here: select() gives back users)."""
@@ -104,7 +102,7 @@ class Sock:
             self.send1(k, {"type": "add", "name": g.get("ming", "")}, "all")
         elif "nr" in g:
             self.send1(k, {"nrong": g["nr"]}, g.get("key", ""))
-        else:  # Not in the tutorial: all rungs pass on what is no form.
+        elif msg:  # Not in the tutorial: all rungs pass on what is no form.
             for v in self.users.values():
                 socket_write(v["socket"], self.code(msg))
 
@@ -116,7 +114,8 @@ class Sock:
         if key != "all":
             users = {c: users[c] for c in (k, key) if c in users}
         elif ar.get("type") == "add":
-            people = [{"code": c, "name": users[c]["name"]} for c in users]
+            named = [c for c in users if users[c]["name"]]
+            people = [{"code": c, "name": users[c]["name"]} for c in named]
             madd = {**ar, "type": "madd", "users": people}
             socket_write(users.pop(k)["socket"], self.code(json.dumps(madd)))
         for v in users.values():  # BUG 6: also who has not shaken hands yet.
@@ -124,10 +123,11 @@ class Sock:
 
     def send2(self, k: str) -> None:
         """Let one go, and tell the others (here: drop, on_close)."""
-        sock = self.users.pop(k)["socket"]
-        self.sockets.remove(sock)
-        sock.close()
-        self.send1(False, {"type": "rmove", "nrong": k}, "all")
+        user = self.users.pop(k)
+        self.sockets.remove(user["socket"])
+        user["socket"].close()
+        if user["name"]:  # PHP tells it of those who have none, too.
+            self.send1(False, {"type": "rmove", "nrong": k}, "all")
 
 
 def socket_recv(sock: socket.socket, size: int) -> bytes:
