@@ -50,6 +50,7 @@ FOREIGN = {
     "runAll",
     "reConnect",
     "upper",
+    "sendall",
 }
 
 

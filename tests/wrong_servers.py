@@ -132,7 +132,7 @@ def takes_any_version(house):
 
 
 def no_page(house):
-    house.server.page = lambda request: b""
+    house.server.answer = lambda request, page: b""
 
 
 def says_nothing_to_browsers(house):

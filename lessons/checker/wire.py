@@ -16,6 +16,7 @@ from typing import Any, Callable, Collection, NamedTuple, Sequence, Tuple, Union
 from codec import (
     BINARY,
     CLOSE,
+    FRAGMENT,
     PING,
     PONG,
     TEXT,
@@ -186,7 +187,8 @@ class Wire:
             return
         try:
             for event in self.decoder.feed(data):
-                self.events.append(event)
+                if event != FRAGMENT:
+                    self.events.append(event)
                 if event[0] == CLOSE:
                     self.close = event[1]
         except ProtocolError as error:
