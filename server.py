@@ -1275,7 +1275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, file=sys.stderr)
         return 2
 
-    if options.trace or options.step or options.small_buffers or options.fault:
+    asked = options.trace, options.step, options.small_buffers
+    if any(asked) or options.fault or options.lab:
         import lessons  # not needed otherwise, so not even loaded
 
         lessons.begin(room, options, show)
@@ -1324,6 +1325,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("the ping interval must be more than 0 seconds")
     if not 1 <= options.recv_size <= MAX_RECV_SIZE:
         parser.error(f"--recv-size is 1 to {MAX_RECV_SIZE} bytes")
+    if options.fault and options.lab:
+        parser.error("--break and --lab: only one of them at a time")
     if options.step and not (sys.stdin and sys.stdin.isatty() and sys.stdout):
         parser.error("--step asks questions, but this is not a terminal")
     return options
@@ -1364,6 +1367,8 @@ def make_parser() -> Parser:
         help="a slow reader shows soon")  # fmt: skip
     add("--break", metavar="NAME", type=fault, dest="fault",
         help="break one rule on purpose; the README lists them")  # fmt: skip
+    add("--lab", metavar="FILE", type=lab, action="append", default=[],
+        help="run on what you wrote in lessons.lab")  # fmt: skip
     return parser
 
 
@@ -1401,6 +1406,17 @@ def fault(name: str) -> str:
         names = ", ".join(faults.FAULTS)
         raise argparse.ArgumentTypeError(f"no {name[:20]!r}; take {names}")
     return name
+
+
+def lab(path: str) -> Any:
+    """Return a student's file for --lab, loaded, if it can be used."""
+    from lessons.labs.plug import open_file
+    from lessons.labs.student import Trouble
+
+    try:
+        return open_file(path)
+    except Trouble as trouble:
+        raise argparse.ArgumentTypeError(str(trouble)) from None
 
 
 def explain(error: Exception, host: str, port: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What only a class needs: the trace, the stepper and the faults.
+"""What only a class needs: the trace, the stepper, the faults, the labs.
 
 The server imports this only when a switch asks for it. In here, codec and
 handshake are imported, but never the server: a lesson is handed one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from lessons.faults import install
+from lessons.labs import plug
 from lessons.slow import shrink_buffers
 from lessons.step import Stepper
 from lessons.trace import Trace
@@ -21,6 +22,8 @@ def begin(server: Any, options: Any, show: Callable[[str], None]) -> None:
     """
     if options.fault:
         show(install(options.fault))
+    for module in options.lab:
+        show(plug.install(module, show))
     if options.small_buffers:
         show(shrink_buffers(server.listener))
     if options.step:

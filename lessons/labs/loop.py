@@ -1,0 +1,367 @@
+"""Lab 6: the loop, as a program, looked at with sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import socket
+import struct
+import time
+from typing import Any, Callable, Iterator
+
+import codec
+import handshake
+from lessons.labs.parts import Check, Finding, Lab, body_of
+from lessons.labs.run import PATIENCE, ROOT, STARTING, Child, Verdict
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 s1.3
+MASKING_KEY = bytes.fromhex("37fa213d")  # RFC 6455 s5.7
+IDLE = 0.4  # seconds
+MOST_CALLS = 10  # of select() in that time; with PATIENCE it is one
+# To be the ladder's second rung, once that is there.
+SOURCE = os.path.join(ROOT, "lessons", "answers", "lab6.py")
+# Two lines that look as if they belonged to turn(): the first never sleeps,
+# the second is the tutorial's: an empty ping has six bytes.
+STRANGERS = (
+    "readable, _, _ = select.select(everyone, [], [], 0)",
+    "    if len(data) < 7:",
+)
+
+
+def puzzle(source: str) -> str:
+    """Return the lines of turn() as comments, shuffled, with two more."""
+    lines = [*body_of(source, "turn"), *STRANGERS]
+    random.Random(6455).shuffle(lines)
+    return "\n".join(
+        [
+            "# The lines of turn(), shuffled. Each is indented as it has to",
+            "# be, but two of them do not belong here at all.",
+            "#",
+            *(f"#   {line}" for line in lines),
+            "pass",
+        ]
+    )
+
+
+# ---- a user of the room -----------------------------------------------------
+
+
+class Failed(Exception):  # noqa: N818 - it is no error of ours
+    """What came in place of what was expected: one sentence."""
+
+
+class Peer:
+    """A user with a blocking socket."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.decoder = codec.Decoder(masked=False)
+        self.events: list[Any] = []
+
+    def write(self, data: bytes) -> None:
+        """Send these very bytes."""
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise Failed(f"{self.name} was hung up on") from error
+
+    def read(self) -> bytes:
+        """Return what one read brings; Failed if there is nothing."""
+        try:
+            data = self.socket.recv(65536)
+        except socket.timeout:
+            nothing = f"{self.name} got nothing for {PATIENCE:.0f} seconds"
+            raise Failed(nothing) from None
+        except OSError:
+            data = b""
+        if not data:
+            raise Failed(f"{self.name} was hung up on")
+        return data
+
+    def shake_hands(self) -> None:
+        """Ask, and wait for the 101."""
+        host = f"127.0.0.1:{self.socket.getpeername()[1]}"
+        self.write(handshake.request_head(host, "/", KEY, {}))
+        received = b""
+        while True:
+            received += self.read()
+            try:
+                taken = handshake.take_response(received)
+                if taken:
+                    handshake.check_response(taken[0], KEY)
+                    self.events += self.decoder.feed(taken[1])
+                    return
+            except handshake.HandshakeError as error:
+                raise Failed(f"{self.name} got: {error.reason}") from error
+
+    def say(self, text: str) -> None:
+        """Send a text."""
+        self.write(codec.encode_message(text, MASKING_KEY))
+
+    def hear(self, opcode: int, expected: Any) -> None:
+        """Wait for a message; Failed if it is another one."""
+        while not self.events:
+            try:
+                self.events += self.decoder.feed(self.read())
+            except codec.ProtocolError as error:
+                raise Failed(f"{self.name} got {error.reason}") from error
+        got_opcode, got = self.events.pop(0)
+        if (got_opcode, got) != (opcode, expected):
+            raise Failed(f"{self.name} got {ascii(got)[:40]}")
+
+    def tear_off(self) -> None:
+        """Leave without a word, by a RST: recv() raises at the other end."""
+        linger = struct.pack("ii", 1, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.socket.close()
+
+
+# ---- what is looked at ------------------------------------------------------
+
+
+class Stage:
+    """The program, and who is connected to it."""
+
+    def __init__(self, child: Child, port: int) -> None:
+        self.child = child
+        self.port = port
+        self.peers: dict[str, Peer] = {}
+
+    def enter(self, name: str) -> Peer:
+        """Connect one more."""
+        self.peers[name] = Peer(name, self.port)
+        return self.peers[name]
+
+    def talk(self, speaker: str, text: str, *listeners: str) -> None:
+        """Let one speak, and all of these hear it."""
+        self.peers[speaker].say(text)
+        for name in listeners:
+            self.peers[name].hear(codec.TEXT, text)
+
+    def used(self) -> tuple[int, float]:
+        """Return how often select() was called, and the seconds computed."""
+        stdin = self.child.process.stdin
+        assert stdin
+        with contextlib.suppress(OSError):  # It has ended: next() tells.
+            stdin.write(b"?")
+            stdin.flush()
+        line = self.child.next(STARTING)
+        if not line or line[0] != "used":
+            raise Failed(line[1] if line else "it has ended")
+        return line[1], line[2]
+
+    def stay_idle(self) -> None:
+        """Fail if it does something while nobody does."""
+        calls, seconds = self.used()
+        time.sleep(IDLE)
+        more_calls, more_seconds = self.used()
+        if more_calls - calls > MOST_CALLS:
+            count = more_calls - calls
+            raise Failed(f"select() was called {count:,} times in {IDLE} s")
+        if more_seconds - seconds > IDLE / 2:
+            raise Failed(f"in {IDLE} s it computed all the time")
+
+
+def accepts(stage: Stage) -> None:
+    """Ana comes, then Bo."""
+    for name in ("Ana", "Bo"):
+        stage.enter(name).shake_hands()
+
+
+def broadcasts(stage: Stage) -> None:
+    """Each is heard by both."""
+    stage.talk("Ana", "Hello", "Ana", "Bo")
+    stage.talk("Bo", "Hello, Ana", "Ana", "Bo")
+
+
+def idles(stage: Stage) -> None:
+    """Nobody says anything."""
+    stage.stay_idle()
+
+
+def takes_its_time(stage: Stage) -> None:
+    """Somebody connects and says nothing, not even a request."""
+    stage.enter("Cy")
+    stage.talk("Ana", "Who is there?", "Ana", "Bo")
+
+
+def keeps_the_rest(stage: Stage) -> None:
+    """Ana sends half a frame; Bo speaks; then Ana's other half comes."""
+    frame = codec.encode_message("cut in two", MASKING_KEY)
+    stage.peers["Ana"].write(frame[:9])
+    stage.talk("Bo", "meanwhile", "Ana", "Bo")
+    stage.peers["Ana"].write(frame[9:])
+    for name in ("Ana", "Bo"):
+        stage.peers[name].hear(codec.TEXT, "cut in two")
+
+
+def answers_a_ping(stage: Stage) -> None:
+    """Bo sends an empty ping: six bytes."""
+    stage.peers["Bo"].write(codec.encode_frame(codec.PING, b"", MASKING_KEY))
+    stage.peers["Bo"].hear(codec.PONG, b"")
+
+
+def lets_go(stage: Stage) -> None:
+    """Ana hangs up; Bo talks on, and then nobody says anything."""
+    stage.peers["Ana"].socket.close()
+    stage.talk("Bo", "Ana has gone", "Bo")
+    stage.stay_idle()
+
+
+def lets_go_of_one_torn_off(stage: Stage) -> None:
+    """Dora comes and is torn off; Bo talks on."""
+    stage.enter("Dora").shake_hands()
+    stage.peers["Dora"].tear_off()
+    stage.talk("Bo", "Dora has gone", "Bo")
+    stage.talk("Bo", "and we go on", "Bo")
+
+
+STEPS: tuple[tuple[Callable[[Stage], None], str, str, Finding], ...] = (
+    (
+        accepts,
+        "two users come, and each gets its 101",
+        "each gets a 101",
+        Finding(
+            "accepts",
+            "s4.2.2: who asks for a WebSocket gets an answer.",
+            "Who is in your list for select(), and is recv() called once?",
+        ),
+    ),
+    (
+        broadcasts,
+        "what one says is heard by both",
+        "both hear it",
+        Finding(
+            "broadcast",
+            "s6.2: a frame is heard when its bytes have come.",
+            "Does what you read go to hear(), once hands are shaken?",
+        ),
+    ),
+    (
+        idles,
+        "when nobody speaks, the loop sleeps",
+        "it sleeps in select()",
+        Finding(
+            "spins",
+            "Not a rule of the RFC: a loop that never sleeps takes a whole"
+            " processor.",
+            "How many seconds may your select() sleep?",
+        ),
+    ),
+    (
+        takes_its_time,
+        "one who connects and is silent holds up nobody",
+        "both hear Ana",
+        Finding(
+            "silent",
+            "Not a rule of the RFC: only where select() says so, recv() does"
+            " not wait.",
+            "Which call in turn() could wait for the newcomer's first byte?",
+        ),
+    ),
+    (
+        keeps_the_rest,
+        "a message cut in two, another one between",
+        "both hear Bo's message, then Ana's",
+        Finding(
+            "cut",
+            "s6.2: TCP cuts where it likes, and the others go on meanwhile.",
+            "Do you wait for the other half, or does the decoder keep it?",
+        ),
+    ),
+    (
+        answers_a_ping,
+        "an empty ping, six bytes, is answered",
+        "a pong",
+        Finding(
+            "six bytes",
+            's5.5.2: a ping is answered. Only b"" means that one hung up.',
+            "Which is the shortest frame that a user can send?",
+        ),
+    ),
+    (
+        lets_go,
+        "one hangs up: the others go on, and the loop sleeps again",
+        "Bo hears his own message, and the loop sleeps again",
+        Finding(
+            "gone",
+            "Not a rule of the RFC: who has gone is readable for ever.",
+            "What does recv() return for Ana now, and who takes her out of"
+            " self.users?",
+        ),
+    ),
+    (
+        lets_go_of_one_torn_off,
+        "one is torn off: recv() raises, and the others go on",
+        "Bo hears his own messages",
+        Finding(
+            "torn off",
+            "s7.2.1: a connection may break off at any moment.",
+            "Which exception does recv() raise, and who catches it?",
+        ),
+    ),
+)
+
+
+def none() -> Iterator[Any]:
+    """Yield nothing: a step is no list of cases."""
+    return iter(())
+
+
+LAB = Lab(
+    6,
+    "turn",
+    "s4, s6.2",
+    30,
+    ("turn",),
+    tuple(Check(step.__name__, title, none, f) for step, title, _, f in STEPS),
+)
+
+
+def check_program(path: str) -> Verdict:
+    """Start a student's program, and look at it step by step."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Child("6", path, str(port)) as child:
+        stage = Stage(child, port)
+        try:
+            wait_for_start(stage)
+        except Failed as failed:
+            return Verdict(trouble=str(failed))
+        try:
+            return look(stage)
+        finally:
+            for peer in stage.peers.values():
+                peer.socket.close()
+
+
+def wait_for_start(stage: Stage) -> None:
+    """Wait until it listens."""
+    end = time.monotonic() + STARTING
+    while time.monotonic() < end:
+        with contextlib.suppress(queue.Empty):
+            line = stage.child.next(0.02)
+            raise Failed(line[1] if line else "It ended at once.")
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", stage.port), 1).close()
+            return
+    raise Failed(f"It does not listen on the port it was given: {stage.port}.")
+
+
+def look(stage: Stage) -> Verdict:
+    """Do one step after the other, up to the first that fails."""
+    for number, (step, _, expected, finding) in enumerate(STEPS):
+        try:
+            step(stage)
+        except (Failed, queue.Empty, OSError) as error:
+            given = [("step", " ".join((step.__doc__ or "").split()))]
+            got = f"{error or 'it did not answer'}."
+            with contextlib.suppress(queue.Empty):
+                line = stage.child.next(0.3)  # perhaps it has ended by itself
+                got = line[1] if line else "it has ended."
+            check = LAB.checks[number]
+            return Verdict(number, check, given, expected, got, finding)
+    return Verdict(len(STEPS))
