@@ -122,10 +122,17 @@ def written(lab: Lab, as_puzzle: bool) -> list[str]:
     todo = f"Write {blanks} in it: there it says `pass` now."
     if as_puzzle:
         todo = "Put the lines of turn() in order: they are in it as comments."
+    easier = []
+    if lab is loop.LAB and not as_puzzle:
+        easier = [
+            f"To get its lines, but shuffled: remove {lab.file}, then",
+            "python -m lessons.lab 6 --puzzle",
+        ]
     return [
         f"{lab.file} is written. Read it in your editor: it says what to do.",
         todo,
         f"Save it, and have it checked: python -m lessons.lab {lab.number}",
+        *easier,
     ]
 
 

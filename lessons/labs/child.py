@@ -122,6 +122,7 @@ def run_program(path: str, port: str, tell: Tell) -> None:
     select.select = counted
     threading.Thread(target=answer, daemon=True).start()
     sys.argv = [path, port]
+    tell("loading")
     try:
         with contextlib.redirect_stdout(Printed()):
             load(path, "__main__")

@@ -168,7 +168,7 @@ def two() -> Iterator[Case]:
 
 def long() -> Iterator[Case]:
     """Yield a picture in reads of 4,096 bytes."""
-    payload = bytes(range(256)) * 1200
+    payload = bytes(range(256)) * 400
     stream, pairs = frame(BINARY, payload), []
     for at in range(0, len(stream), 4096):
         ended = at + 4096 >= len(stream)
@@ -349,7 +349,7 @@ LAB = Lab(
         Check("utf8", "letters that are cut in two", utf8, UTF8),
         Check("close", "the Close frame", close, CLOSING),
         Check("two", "two users, two decoders", two, SHARED),
-        Check("long", "300 KB in many reads", long, REST),
+        Check("long", "100 KB in many reads", long, REST),
     ),
     call=call,
     settle=settle,

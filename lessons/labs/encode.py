@@ -147,10 +147,13 @@ def find(case: Case, got: Any) -> Finding | None:
     found = field_at(case.expected, at)
     if found is RULES["length"]:
         wide = 2 if case.expected[1] & 127 == 126 else 8
-        if got[2 : 2 + wide] == size.to_bytes(wide, "little"):
+        little = size.to_bytes(wide, "little")
+        if got[2 : 2 + wide] == little and len(got) == len(case.expected):
             return LITTLE
         if got[2:6] == size.to_bytes(4, "big") and wide == 8:
             return FOUR
+        if size == 126:
+            return TOO_EARLY
     return found
 
 

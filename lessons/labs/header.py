@@ -229,6 +229,13 @@ def find_length(case: Case, length: int) -> Finding:
     return RULES["length"]
 
 
+def in_words(value: Any) -> str:
+    """Return the five values with their names."""
+    if value is None:
+        return "None"
+    return ", ".join(f"{n} {shown(v)}" for n, v in zip(NAMES, value))
+
+
 def describe(case: Case) -> Rows:
     """Return what goes in, and the fields that are there."""
     data, at = case.arguments
@@ -258,5 +265,6 @@ LAB = Lab(
     settle=settle,
     describe=describe,
     find=find,
+    words=in_words,
     look="FRAME #1 --> server: the room has found its payload by your numbers",
 )

@@ -130,7 +130,7 @@ def a(word: str) -> str:
 # ---- how values are shown ---------------------------------------------------
 
 
-def in_hex(data: bytes, most: int = SHOWN) -> str:
+def in_hex(data: bytes | bytearray, most: int = SHOWN) -> str:
     """Return bytes in hexadecimal; of many, the first ones."""
     if not data:
         return "(no bytes)"
@@ -147,7 +147,7 @@ def shown(value: Any, depth: int = 2) -> str:
         bits = value.bit_length()
         return str(value) if bits <= 64 else f"a number of {bits:,} bits"
     if isinstance(value, (bytes, bytearray)):
-        return in_hex(bytes(value[: 2**20])) if value else 'b""'
+        return in_hex(value) if value else 'b""'
     if isinstance(value, str):
         size = len(value)
         return ascii(value) if size <= 48 else (

@@ -68,8 +68,9 @@ def install(module: ModuleType, show: Show) -> str:
     file = os.path.basename(module.__file__ or "")
     names = parts(module)
     for name in names:
-        PLUGS[name](Guest(name, module, show))
-    return f"On your own code (--lab {file}): {', '.join(names)}."
+        PLUGS[name][0](Guest(name, module, show))
+    places = [f"{name} stands in for {PLUGS[name][1]}" for name in names]
+    return f"Your own code (--lab {file}): {', '.join(places)}."
 
 
 class Guest:
@@ -258,10 +259,10 @@ def is_bytes(value: Any) -> None:
     expect(bytes, value)
 
 
-PLUGS: dict[str, Callable[[Guest], None]] = {
-    "accept_key": plug_accept_key,
-    "mask": plug_mask,
-    "read_header": plug_read_header,
-    "Decoder": plug_decoder,
-    "encode_frame": plug_encode_frame,
+PLUGS: dict[str, tuple[Callable[[Guest], None], str]] = {
+    "accept_key": (plug_accept_key, "handshake.accept_key"),
+    "mask": (plug_mask, "codec.mask"),
+    "read_header": (plug_read_header, "codec.Decoder.read_header"),
+    "Decoder": (plug_decoder, "codec.Decoder"),
+    "encode_frame": (plug_encode_frame, "codec.encode_frame"),
 }
