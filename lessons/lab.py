@@ -81,18 +81,20 @@ class Parser(argparse.ArgumentParser):
 
 
 def template(lab: Lab, as_puzzle: bool = False) -> str:
-    """Return a lab's file for a student: the answer without its body."""
+    """Return a lab's file for a student: the answer without its bodies."""
     path = os.path.join(ROOT, "lessons", "answers", lab.file)
+    bodies, docs = dict.fromkeys(lab.blanks, "pass"), {}
     if lab is loop.LAB:
-        path = loop.SOURCE
+        path, docs = loop.SOURCE, loop.DOCS
     with open(path, encoding="utf-8") as file:
         source = file.read()
     # What was written in another lab is used, where it stands beside it.
     for other in re.findall(r"^from lessons\.answers\.(\w+)", source, re.M):
         if os.path.exists(f"{other}.py"):
             source = source.replace(f"lessons.answers.{other} ", f"{other} ")
-    instead = loop.puzzle(source) if as_puzzle else "pass"
-    return take_out(source, lab.blanks, instead)
+    if as_puzzle:
+        bodies = loop.puzzle(source)
+    return take_out(source, bodies, docs)
 
 
 def used_labs(lab: Lab) -> list[Lab]:
@@ -121,7 +123,7 @@ def written(lab: Lab, as_puzzle: bool) -> list[str]:
     blanks = " and ".join(f"{name}()" for name in lab.blanks)
     todo = f"Write {blanks} in it: there it says `pass` now."
     if as_puzzle:
-        todo = "Put the lines of turn() in order: they are in it as comments."
+        todo = "Put its lines in order: they are in it as comments."
     easier = []
     if lab is loop.LAB and not as_puzzle:
         easier = [

@@ -274,38 +274,40 @@ WRONG = [
         "short", "header"),
 ]  # fmt: skip
 
-LOOP = (ANSWERS / "lab6.py").read_text("utf-8")
+LOOP = (ROOT / "lessons" / "ladder" / "2_codec.py").read_text("utf-8")
+RECV = "data = user.socket.recv(64 * 1024)\n"
+NEWCOMER = "self.users.append(User(self.listener.accept()[0]))\n"
+OPEN = 'elif user.state == "open":\n                '
 WRONG_LOOPS = [
-    ("never sleeps", but(LOOP, ("[], [], PATIENCE", "[], [], 0")), "idles"),
+    ("never sleeps", but(LOOP, ("[], [], 0.5", "[], [], 0")), "idles"),
     ("fewer than 7 bytes are a hang-up",
-        but(LOOP, ("if not data:", "if len(data) < 7:")), "answers_a_ping"),
-    ("nobody is dropped",
-        but(LOOP, ("if not data:\n                self.drop(user)",
+        but(LOOP, ("if not data:", "if len(data) < 7:")), "survives_a_ping"),
+    ("nobody notices the end",
+        but(LOOP, ('if not data:\n                user.state = "gone"',
                    "if not data:\n                pass")), "lets_go"),
+    ("nobody is dropped",
+        but(LOOP, ('if user.state == "gone":', "if False:")), "lets_go"),
+    ("closed, but kept",
+        but(LOOP, ("self.users.remove(user)", "pass")), "lets_go"),
     ("reads until nothing comes",
-        but(LOOP, ("data = user.socket.recv(65536)",
-                   "data = b''\n                while True:\n"
-                   "                    data += user.socket.recv(65536)")),
+        but(LOOP, (RECV, RECV + "            while data:\n"
+                   "                data += user.socket.recv(99)\n")),
         "accepts"),
     ("reads from a newcomer at once",
-        but(LOOP, ("continue", "self.shake_hands(self.users[-1], "
-                   "self.users[-1].socket.recv(65536))\n"
-                   "                continue")), "takes_its_time"),
+        but(LOOP, (NEWCOMER, NEWCOMER + " " * 16
+                   + "self.read(self.users[-1])\n")), "takes_its_time"),
     ("nobody catches the error",
-        but(LOOP, ("except OSError:\n                data",
-                   "except KeyError:\n                data")),
+        but(LOOP, ("except (OSError, ", "except (")),
         "lets_go_of_one_torn_off"),
-    ("does not hear", but(LOOP, ("elif user.handshaken:\n"
-                                 "                self.hear(user, data)",
-                                 "elif user.handshaken:\n"
-                                 "                pass")), "broadcasts"),
+    ("nobody catches a bad request",
+        but(LOOP, ("handshake.HandshakeError, ", "")),
+        "drops_who_breaks_a_rule"),
+    ("does not hear", but(LOOP, (OPEN + "self.hear(user, data)",
+                                 OPEN + "pass")), "broadcasts"),
     ("waits for the other half",
-        but(LOOP, ("elif user.handshaken:\n",
-                   "elif user.handshaken:\n"
-                   "                size = 6 + data[1] % 128\n"
-                   "                while len(data) < size:\n"
-                   "                    data += user.socket.recv(99)\n")),
-        "keeps_the_rest"),
+        but(LOOP, (OPEN, OPEN + "while len(data) < 6 + data[1] % 128:\n"
+                   + " " * 20 + "data += user.socket.recv(99)\n"
+                   + " " * 16)), "keeps_the_rest"),
 ]  # fmt: skip
 
 # What else a file may do: (lab, what, source, words of the report).

@@ -1,9 +1,7 @@
 """Run a student's file in a process of its own, which can be ended.
 
-    python -m lessons.labs.child 3 /home/ana/lab3.py
-    python -m lessons.labs.child 6 /home/ana/lab6.py 9000
-
-Each line on standard output is a list in JSON, and begins with a word:
+main() takes the number of the lab, the path of the file and, of a program,
+a port. Each line on standard output is a list in JSON, and begins with a word:
 "case" before each case, then "right", "wrong" or "trouble". What the file
 itself prints is kept apart.
 """
@@ -146,7 +144,3 @@ def main(arguments: list[str]) -> None:
         run_program(path, port[0], tell)
     else:
         check_part(LABS[int(number)], path, tell)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

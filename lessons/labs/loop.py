@@ -20,29 +20,84 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 s1.3
 MASKING_KEY = bytes.fromhex("37fa213d")  # RFC 6455 s5.7
 IDLE = 0.4  # seconds
 MOST_CALLS = 10  # of select() in that time; with PATIENCE it is one
-# To be the ladder's second rung, once that is there.
-SOURCE = os.path.join(ROOT, "lessons", "answers", "lab6.py")
-# Two lines that look as if they belonged to turn(): the first never sleeps,
-# the second is the tutorial's: an empty ping has six bytes.
-STRANGERS = (
-    "readable, _, _ = select.select(everyone, [], [], 0)",
-    "    if len(data) < 7:",
+SOURCE = os.path.join(ROOT, "lessons", "ladder", "2_codec.py")
+# What a student's file says in place of the rung's own docstrings.
+DOCS = {
+    "": """
+Lab 6: the loop. A room with one select(), on handshake.py and codec.py.
+
+    python lab6.py 9000
+
+Then open client.html from disk, in two tabs. All is here but turn() and
+read(). Write what is missing, save, then: python -m lessons.lab 6
+
+What it gives up, to stay small: sendall() waits until one user has taken
+everything, and meanwhile all others wait. server.py mends that, and more.
+""",
+    "turn": """
+Wait until somebody is ready, and serve each of them once.
+
+In:  self.listener, a socket; self.users, a list of users.
+Out: nothing. But who knocked is a User in self.users; each user who
+     has sent something was given to self.read(), once; and whoever
+     is "gone" by now is out of self.users, the socket closed.
+
+select.select(read, write, other, seconds) takes three lists. It
+sleeps until somebody in them is ready, or until so many seconds are
+over, and returns three lists: of those who are ready. Half a second
+is good: on Windows, Ctrl-C does not wake it. If the listener is
+ready, its accept() returns (a new socket, an address). What that
+one sends comes later.
+
+RFC 6455 section 4. An example: of [listener, Ana, Bo] select()
+gives back [listener, Bo]. So somebody is accepted, and Bo is read
+from, once. Not Ana: her recv() would wait, and everybody with it.
+""",
+    "read": """
+Read once from a user who is ready; who breaks a rule is dropped.
+
+In:  user.
+Out: nothing. But what came went to self.shake_hands(user, data), if
+     user.state is "new", or to self.hear(user, data), if it is
+     "open". Who hung up, was torn off or broke a rule: from now on
+     user.state is "gone".
+
+user.socket.recv(65536) returns what is there: from one byte to so
+many; b"" means that the user hung up. It raises OSError if the
+connection was torn off. Who breaks a rule: shake_hands() raises
+handshake.HandshakeError, and hear() raises codec.ProtocolError.
+
+RFC 6455 section 6.2: what comes is a stream. An example: of a frame
+of 11 bytes, recv() returns seven. hear() gets them at once: the
+decoder in there keeps them. In a later turn it gets the other four.
+""",
+}
+# Two lines that look as if they belonged there: the first never sleeps, the
+# second is the tutorial's, but an empty ping has six bytes.
+STRANGERS = {
+    "turn": "readable, _, _ = select.select(ask_read, [], [], 0)",
+    "read": "    if len(data) < 7:",
+}
+
+
+def puzzle(source: str) -> dict[str, str]:
+    """Return the lines of turn() and read() as comments, shuffled."""
+    chance = random.Random(6455)
+    bodies = {}
+    for name, stranger in STRANGERS.items():
+        lines = [*body_of(source, name), stranger]
+        lines = [line for line in lines if not line.strip().startswith("#")]
+        chance.shuffle(lines)
+        notes = [*NOTES, *(f"#   {line}" for line in lines), "pass"]
+        bodies[name] = "\n".join(notes)
+    return bodies
+
+
+NOTES = (
+    "# Its lines, shuffled. Each is indented as it has to be, but one of",
+    "# them does not belong here at all.",
+    "#",
 )
-
-
-def puzzle(source: str) -> str:
-    """Return the lines of turn() as comments, shuffled, with two more."""
-    lines = [*body_of(source, "turn"), *STRANGERS]
-    random.Random(6455).shuffle(lines)
-    return "\n".join(
-        [
-            "# The lines of turn(), shuffled. Each is indented as it has to",
-            "# be, but two of them do not belong here at all.",
-            "#",
-            *(f"#   {line}" for line in lines),
-            "pass",
-        ]
-    )
 
 
 # ---- a user of the room -----------------------------------------------------
@@ -109,7 +164,9 @@ class Peer:
             except codec.ProtocolError as error:
                 raise Failed(f"{self.name} got {error.reason}") from error
         got_opcode, got = self.events.pop(0)
-        if (got_opcode, got) != (opcode, expected):
+        if got_opcode == codec.PONG != opcode:
+            self.hear(opcode, expected)  # It is a surplus, and harmless.
+        elif (got_opcode, got) != (opcode, expected):
             raise Failed(f"{self.name} got {ascii(got)[:40]}")
 
     def tear_off(self) -> None:
@@ -198,10 +255,11 @@ def keeps_the_rest(stage: Stage) -> None:
         stage.peers[name].hear(codec.TEXT, "cut in two")
 
 
-def answers_a_ping(stage: Stage) -> None:
-    """Bo sends an empty ping: six bytes."""
+def survives_a_ping(stage: Stage) -> None:
+    """Bo sends an empty ping, six bytes, and then he speaks."""
     stage.peers["Bo"].write(codec.encode_frame(codec.PING, b"", MASKING_KEY))
-    stage.peers["Bo"].hear(codec.PONG, b"")
+    stage.stay_idle()
+    stage.talk("Bo", "I am still here", "Ana", "Bo")
 
 
 def lets_go(stage: Stage) -> None:
@@ -218,6 +276,16 @@ def lets_go_of_one_torn_off(stage: Stage) -> None:
     stage.stay_idle()  # A send to Dora would take the error away from recv().
     stage.talk("Bo", "Dora has gone", "Bo")
     stage.talk("Bo", "and we go on", "Bo")
+
+
+def drops_who_breaks_a_rule(stage: Stage) -> None:
+    """Eve sends no request but junk, Fay a frame without a mask."""
+    stage.enter("Eve").write(b"junk\r\n\r\n")
+    stage.talk("Bo", "Who was Eve?", "Bo")
+    stage.enter("Fay").shake_hands()
+    stage.peers["Fay"].write(codec.encode_message("no mask"))
+    stage.talk("Bo", "And who was Fay?", "Bo")
+    stage.stay_idle()
 
 
 STEPS: tuple[tuple[Callable[[Stage], None], str, str, Finding], ...] = (
@@ -238,7 +306,7 @@ STEPS: tuple[tuple[Callable[[Stage], None], str, str, Finding], ...] = (
         Finding(
             "broadcast",
             "s6.2: a frame is heard when its bytes have come.",
-            "Does what you read go to hear(), once hands are shaken?",
+            'Does what you read go to hear(), once the state is "open"?',
         ),
     ),
     (
@@ -274,9 +342,9 @@ STEPS: tuple[tuple[Callable[[Stage], None], str, str, Finding], ...] = (
         ),
     ),
     (
-        answers_a_ping,
-        "an empty ping, six bytes, is answered",
-        "a pong",
+        survives_a_ping,
+        "an empty ping, six bytes, is no hang-up",
+        "both hear Bo",
         Finding(
             "six bytes",
             's5.5.2: a ping is answered. Only b"" means that one hung up.',
@@ -290,8 +358,8 @@ STEPS: tuple[tuple[Callable[[Stage], None], str, str, Finding], ...] = (
         Finding(
             "gone",
             "Not a rule of the RFC: who has gone is readable for ever.",
-            "What does recv() return for Ana now, and who takes her out of"
-            " self.users?",
+            "What does recv() return for Ana now, and which line takes her"
+            " out of self.users?",
         ),
     ),
     (
@@ -302,6 +370,16 @@ STEPS: tuple[tuple[Callable[[Stage], None], str, str, Finding], ...] = (
             "torn off",
             "s7.2.1: a connection may break off at any moment.",
             "Which exception does recv() raise, and who catches it?",
+        ),
+    ),
+    (
+        drops_who_breaks_a_rule,
+        "two break a rule: they are dropped, and the others go on",
+        "Bo hears his own messages, and the loop sleeps",
+        Finding(
+            "rules",
+            "s7.1.7: who breaks a rule is dropped. Nobody else is.",
+            "Which exceptions do shake_hands() and hear() raise?",
         ),
     ),
 )
@@ -317,7 +395,7 @@ LAB = Lab(
     "turn",
     "s4, s6.2",
     30,
-    ("turn",),
+    ("turn", "read"),
     tuple(Check(step.__name__, title, none, f) for step, title, _, f in STEPS),
 )
 

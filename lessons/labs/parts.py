@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import Any, Callable, Iterable, List, NamedTuple, Tuple
+from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Tuple
 
 WIDTH = 79  # columns of all that is printed
 SHOWN = 16  # bytes of a value; more say nothing more
@@ -164,25 +164,44 @@ def shown(value: Any, depth: int = 2) -> str:
 # ---- a file with a part taken out -------------------------------------------
 
 
-def take_out(source: str, blanks: Iterable[str], instead: str = "pass") -> str:
-    """Return a program without the bodies of some functions.
+def take_out(
+    source: str, bodies: Mapping[str, str], docs: Mapping[str, str]
+) -> str:
+    """Return a program with other bodies in some of its functions.
 
-    Their docstrings stay. In place of each body stands `instead`, which may
-    have several lines.
+    bodies: by the function's name; its docstring stays. docs: docstrings to
+    be put in place of others, by name; that of the module has the name "".
     """
     lines = source.splitlines()
-    nodes = [
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef) and node.name in set(blanks)
-    ]
-    for node in sorted(nodes, key=lambda node: -node.lineno):
-        first, last = body(node)
-        margin = " " * node.body[0].col_offset
-        lines[first - 1 : last] = [
-            (margin + line).rstrip() for line in instead.split("\n")
-        ]
+    tree = ast.parse(source)
+    # From the end: what stands before keeps its place.
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    for node in sorted(functions, key=lambda node: -node.lineno):
+        if node.name in bodies:
+            first, last = body(node)
+            margin = " " * node.body[0].col_offset
+            lines[first - 1 : last] = indent(bodies[node.name], margin)
+        if node.name in docs:
+            put_doc(lines, node, docs[node.name])
+    if "" in docs:
+        put_doc(lines, tree, docs[""])
     return "\n".join(lines) + "\n"
+
+
+def put_doc(
+    lines: list[str], node: ast.FunctionDef | ast.Module, doc: str
+) -> None:
+    """Put another docstring into a function or a module."""
+    old = node.body[0]
+    assert old.end_lineno
+    margin = " " * old.col_offset
+    new = indent(f'"""{doc.strip()}\n"""', margin)
+    lines[old.lineno - 1 : old.end_lineno] = new
+
+
+def indent(text: str, margin: str) -> list[str]:
+    """Return the lines of a text with a margin; empty ones stay empty."""
+    return [(margin + line).rstrip() for line in text.split("\n")]
 
 
 def body_of(source: str, name: str) -> list[str]:

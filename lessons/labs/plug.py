@@ -224,7 +224,8 @@ def collect(
     told = []
     try:
         for message in messages:
-            told.append(message)
+            if message != codec.FRAGMENT:  # That is none.
+                told.append(message)
     except ProtocolError as error:
         return told, error
     return told, None

@@ -18,6 +18,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 PATIENCE = 4.0  # seconds for one case, which needs a thousandth of that
 STARTING = 20.0  # seconds, for Python to begin on a busy machine
 
+# Not "-m": there are Pythons that do not look where one stands.
+BEGIN = (
+    "import sys; sys.path.insert(0, sys.argv[1]);"
+    "from lessons.labs.child import main; main(sys.argv[2:])"
+)
+
 ENDLESS = Finding(
     "endless",
     "While your code does not come back, the loop stands still for everyone.",
@@ -58,11 +64,8 @@ class Child:
     """A child process that tells lines, and is ended with the with block."""
 
     def __init__(self, *arguments: str) -> None:
-        path = [ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lessons.labs.child", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            [sys.executable, "-c", BEGIN, ROOT, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
