@@ -27,9 +27,44 @@ USAGE = "python -m lessons.lab N   with N from 1 to 6"
 MARGIN = 14  # columns for the words at the left
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake costs two lines."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and what to type; exit with 2."""
+        print(f"lessons.lab: {ascii(message[:60])[1:-1]}", file=sys.stderr)
+        print(USAGE, file=sys.stderr)
+        sys.exit(2)
+
+
+parser = Parser(
+    prog="python -m lessons.lab",
+    description="Write a part of the server yourself, and have it checked.",
+    allow_abbrev=False,
+)
+parser.add_argument(
+    "number",
+    nargs="?",
+    type=int,
+    choices=sorted(LABS),
+    metavar="N",
+    help="which lab, 1 to 6",
+)
+parser.add_argument(
+    "--hint", action="store_true", help="a question that leads on"
+)
+parser.add_argument(
+    "--puzzle",
+    action="store_true",
+    help="lab 6 with its lines shuffled, and two that do not belong",
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check one lab; return the exit status."""
-    options = parse_arguments(arguments)
+    options = parser.parse_args(arguments)
+    if options.puzzle and options.number != 6:
+        parser.error("--puzzle is for lab 6 only")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -46,35 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file.write(template(lab, options.puzzle))
     print("\n".join(written(lab, options.puzzle)))
     return 1
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options; with a wrong one, exit with two lines."""
-    parser = Parser(
-        prog="python -m lessons.lab",
-        description="Write a part of the server yourself, and have it checked.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("number", nargs="?", type=int, choices=sorted(LABS), metavar="N",
-        help="which lab, 1 to 6")  # fmt: skip
-    add("--hint", action="store_true", help="a question that leads on")
-    add("--puzzle", action="store_true",
-        help="lab 6 shuffled, with two lines too many")  # fmt: skip
-    options = parser.parse_args(arguments)
-    if options.puzzle and options.number != 6:
-        parser.error("--puzzle is for lab 6 only")
-    return options
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake costs two lines."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print what is wrong and what to type; exit with 2."""
-        print(f"lessons.lab: {ascii(message[:60])[1:-1]}", file=sys.stderr)
-        print(USAGE, file=sys.stderr)
-        sys.exit(2)
 
 
 # ---- the student's file -----------------------------------------------------

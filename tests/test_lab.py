@@ -47,6 +47,7 @@ from tests.students import (
     but,
     write,
 )
+from tests.support import ROOT
 
 NAMES = {number: lab.name for number, lab in LABS.items()}
 NAMES.pop(6)
@@ -282,6 +283,13 @@ class Odd(unittest.TestCase):
                     self.assertLess(len(line), 80)
 
 
+def parts_of(lab):
+    """Return what is written in a lab, as the table says it."""
+    if lab.name == "Decoder":
+        return "`Decoder`"
+    return ", ".join(f"`{name}()`" for name in lab.blanks)
+
+
 class CommandLine(unittest.TestCase):
     """What a student types, in an empty folder."""
 
@@ -339,6 +347,8 @@ class CommandLine(unittest.TestCase):
                 self.assertIn(f"python -m lessons.lab {number}", out)
                 source = Path(lab.file).read_text("utf-8")
                 compile(source, lab.file, "exec")
+                for line in source.split("\n"):
+                    self.assertLessEqual(len(line), 80)
                 self.assertEqual(len(re.findall("^ +pass$", source, re.M)),
                                  len(lab.blanks))  # fmt: skip
                 for word in ("In: ", "Out:", "RFC 6455 section", "example"):
@@ -351,6 +361,15 @@ class CommandLine(unittest.TestCase):
                     for line in parts.body_of(answer, blank):
                         if len(line) > 30:
                             self.assertNotIn(line, source)
+
+    def test_the_teacher_s_table(self):
+        text = (ROOT / "lessons" / "README.md").read_text("utf-8")
+        row = r"^\| `python -m lessons\.lab (\d)` \| (.*) \| (\d+) \| "
+        table = [
+            (str(lab.number), parts_of(lab), str(lab.minutes))
+            for lab in LABS.values()
+        ]
+        self.assertEqual(re.findall(row, text, re.M), table)
 
     def test_labs_build_on_each_other(self):
         self.run_lab("4")
