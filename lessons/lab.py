@@ -121,7 +121,7 @@ def overview() -> list[str]:
         state = f"{lab.file} is here" if os.path.exists(lab.file) else ""
         row = f"  {lab.number}  {lab.title:<16}{lab.minutes} minutes"
         lines.append(f"{row:<36}{state}".rstrip())
-    return [*lines, "", USAGE]
+    return [*lines, "", "Begin with the first: python -m lessons.lab 1"]
 
 
 def written(lab: Lab, as_puzzle: bool) -> list[str]:
