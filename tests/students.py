@@ -104,6 +104,8 @@ WRONG = [
     (1, "a newline",
         accept(f"base64.encodebytes({SHA}.digest()).decode()"),
         "rfc", "newline"),
+    (1, "str() of bytes", accept(f"str({B64}({SHA}.digest()))"),
+        "rfc", "str of bytes"),
     (1, "the tutorial's hyphens",
         "GUID = GUID.replace('-', '\\u2010')\n"
         + accept(f"{B64}({SHA}.digest()).decode()"), "rfc", "hyphens"),

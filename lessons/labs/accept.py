@@ -115,6 +115,14 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        lambda key: str(accept_key(key).encode()),
+        Finding(
+            "str of bytes",
+            "s4.2.2: the value begins with the first letter of the base64.",
+            "What does str(b'a') give, and what b'a'.decode()?",
+        ),
+    ),
+    Mistake(
         lambda key: text(hashlib.sha256(key.encode() + GUID).digest()),
         Finding("SHA-256", "s4.2.2: it is SHA-1.", "How long is a digest?"),
     ),

@@ -123,7 +123,9 @@ NOTHING = Finding(
 
 
 def a(word: str) -> str:
-    """Return a word with its article."""
+    """Return a kind of value with its article."""
+    if word == "bytes":
+        return word
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
@@ -157,7 +159,8 @@ def shown(value: Any, depth: int = 2) -> str:
         items = [shown(item, depth - 1) for item in value[:6]]
         if len(value) > 6:
             items.append(f".. ({len(value):,} in all)")
-        return f"({', '.join(items)})"
+        inside = ", ".join(items)
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
     return a(type(value).__name__)
 
 
