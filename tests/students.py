@@ -158,6 +158,8 @@ WRONG = [
     (3, "126 taken for the length",
         but(HEADER, ("int.from_bytes(data[start:start + 2], \"big\")", "size")),
         "rfc", "126 is no length"),
+    (3, "127 is read twice", but(HEADER, ("elif size == 127", "if size == 127")),
+        "lengths", "127 read twice"),
     (3, "data[0]", but(HEADER, ("data[at], data[at + 1]", "data[0], data[1]")),
         "at", "at"),
     (3, "half a key", but(HEADER, ("if start > len(data)", "if False")),

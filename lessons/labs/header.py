@@ -144,6 +144,11 @@ NOT_READ = Finding(
     "s5.2: 126 and 127 in the 7 bits say where the length is.",
     "If the 7 bits say 126, where is the length?",
 )
+TWICE = Finding(
+    "127 read twice",
+    "s5.2: the 7 bits say where the length is. The length itself may be 127.",
+    "When length has become 127: what does your next if make of it?",
+)
 FOUR = Finding(
     "4 of 8 bytes",
     "s5.2: behind 127, the length has 8 bytes.",
@@ -218,6 +223,8 @@ def find_length(case: Case, length: int) -> Finding:
     raw = data[2:4] if coded == 126 else data[2:10]
     if coded < 125 and length == data[1] and data[1] & MASK:
         return MASK_IN_LENGTH
+    if coded == 126 and right == 127:
+        return TWICE
     if coded == 125:
         return TOO_EARLY
     if coded > 125 and length == int.from_bytes(raw, "little"):
