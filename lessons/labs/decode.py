@@ -27,9 +27,11 @@ from lessons.labs.parts import (
     in_hex,
     shown,
 )
+from lessons.trace import Frame
 
 KEY = bytes.fromhex("37fa213d")  # RFC 6455 s5.7
 OTHER_KEY = bytes.fromhex("0a141e28")
+MOST_FRAMES = 4  # that are shown
 MOST = 1000  # messages of one read; more can only be a loop without end
 NAMES = {
     TEXT: "TEXT", BINARY: "BINARY", CLOSE: "CLOSE", PING: "PING", PONG: "PONG"
@@ -235,7 +237,24 @@ def describe(case: Case) -> Rows:
         rows.append((f"read {number + 1}{who}", in_hex(data) + mark))
     if len(rows) > 6:
         rows[3:-2] = [("...", "")]
+    # Where there are two users, their bytes are mixed here.
+    if len(users) == 1:
+        stream = b"".join(data for _, data in case.arguments)
+        rows.append(("frames", frames_in_words(stream)))
     return rows
+
+
+def frames_in_words(stream: bytes) -> str:
+    """Return what frames are in a stream; of many, the first ones."""
+    words, at = [], 0
+    while at < len(stream) and len(words) < MOST_FRAMES:
+        found = Frame(stream, at)
+        fin = "" if found.named["FIN"].value else " without FIN"
+        size = f"{len(found.plain):,} bytes"
+        words.append(f"{found.opcode.meaning}{fin}, {size}")
+        at += found.size()
+    more = ["and more"] if at < len(stream) else []
+    return "; ".join([*words, *more])
 
 
 def in_words(out: Any) -> str:
