@@ -27,7 +27,7 @@ from lessons.labs.parts import (
     in_hex,
     shown,
 )
-from lessons.trace import Frame
+from lessons.trace import Frame, many
 
 KEY = bytes.fromhex("37fa213d")  # RFC 6455 s5.7
 OTHER_KEY = bytes.fromhex("0a141e28")
@@ -246,11 +246,12 @@ def describe(case: Case) -> Rows:
 
 def frames_in_words(stream: bytes) -> str:
     """Return what frames are in a stream; of many, the first ones."""
-    words, at = [], 0
+    words: list[str] = []
+    at = 0
     while at < len(stream) and len(words) < MOST_FRAMES:
         found = Frame(stream, at)
         fin = "" if found.named["FIN"].value else " without FIN"
-        size = f"{len(found.plain):,} bytes"
+        size = many(len(found.plain), "byte")
         words.append(f"{found.opcode.meaning}{fin}, {size}")
         at += found.size()
     more = ["and more"] if at < len(stream) else []
