@@ -352,6 +352,15 @@ ODD = [
     (2, "a print, and right", "from codec import mask as m\n"
         "def mask(p, k):\n    print('x' * 5000)\n    return m(p, k)",
         "It prints something. In lab2.py nobody needs that."),
+    (2, "it writes, but not by print", "import os\n"
+        "from codec import mask as m\ndef mask(p, k):\n"
+        "    os.write(1, b'x')\n    return m(p, k)", "All is right."),
+    (2, "a dataclass", "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n@dataclass\nclass Key:\n"
+        "    at: int = 0\ndef mask(p, k):\n    return p[9]",
+        "raised IndexError: index out of range, in line 7"),
+    (2, "a name that is none", "x: nowhere = 1",
+        "lab2.py raised NameError: name 'nowhere' is not defined, in line 1"),
     (1, "it ends while it is loaded", "raise SystemExit",
         "lab1.py called sys.exit()"),
     (1, "an endless loop outside", "import time\ntime.sleep(60)",

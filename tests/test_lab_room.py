@@ -44,6 +44,10 @@ class RealRoom(unittest.TestCase):
                 ana.send(text)
                 for peer in (ana, bo):
                     self.assertTrue(peer.receive() == text)
+            ana.frame(codec.TEXT, b"Hel", fin=False)
+            ana.frame(codec.CONTINUATION, b"lo")
+            for peer in (ana, bo):
+                self.assertEqual(peer.receive(), "Hello")
             bo.frame(codec.PING, b"hi")
             self.assertEqual(bo.next(), (codec.PONG, b"hi"))
             ana.write(codec.encode_close(1000, "bye", b"abcd"))
@@ -59,7 +63,7 @@ class RealRoom(unittest.TestCase):
         rooms = [
             self.room(*four, "--trace"),
             self.room("--lab", str(ANSWERS / "lab4.py"), "--trace",
-                      "--recv-size", "7"),
+                      "--recv-size", "70"),
         ]  # fmt: skip
         for room in rooms:
             self.talk(room)
@@ -95,6 +99,9 @@ class RealRoom(unittest.TestCase):
             "        return [(1, 'mine'), (1, 'mine')]\n"
             "def encode_frame(opcode, payload, key=b'', fin=True):\n"
             "    return b'\\x81\\x02' + payload[:2]\n"
+            "def mask():\n"
+            "    'Of the Decoder, not of the room.'\n"
+            "read_header = mask\n"
         )
         room = self.room("--lab", write(self.folder, "mine", 4, source))
         with Peer(room.port, open=False) as peer:
@@ -111,6 +118,23 @@ class RealRoom(unittest.TestCase):
             self.assertEqual(peer.receive(), "mi")
             self.assertEqual(peer.receive(), "mi")
         room.wait_for("lab4.py: Decoder found after read 1: TEXT 'mine', TEXT")
+        self.assertEqual(room.lines[0].count("stands in for"), 3)
+        self.assertEqual(room.errors, [])
+
+    def test_long_payloads_are_unmasked_by_the_student(self):
+        source = (
+            "def mask(payload, key):\n"
+            "    return b'm' * len(payload) if key else payload\n"
+        )
+        path = write(self.folder, "mmm", 2, source)
+        for size in ("65536", "3000"):  # in one read, and in pieces
+            room = self.room("--lab", path, "--recv-size", size)
+            with self.subTest(size), Peer(room.port) as peer:
+                peer.send("x" * 5000)
+                peer.frame(codec.TEXT, b"x" * 5000, fin=False)
+                peer.frame(codec.CONTINUATION, b"x")
+                self.assertEqual(peer.receive(), "m" * 5000)
+                self.assertEqual(peer.receive(), "m" * 5001)
 
     def test_what_fails_is_said_in_one_line_and_the_room_goes_on(self):
         with ThreadPoolExecutor(8) as pool:
@@ -141,7 +165,10 @@ class RealRoom(unittest.TestCase):
                 peer.write(data)
                 self.assertEqual(peer.receive(), "before")
                 self.assertEqual(peer.receive_close().code, code)
+        room.wait_for("not UTF-8")
         self.assertEqual(room.errors, [])
+        # A decoder need not know what to do with those.
+        self.assertNotIn("lab4.py: ", "\n".join(room.lines))
 
     def test_what_cannot_be_used(self):
         rows = [
