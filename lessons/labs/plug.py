@@ -16,7 +16,8 @@ not change:
 
 A function that raises, or returns what cannot be used, ends nothing: a line
 says so, and the right function answers in its place. What is wrong but can
-be used goes its way: the browser will find out.
+be used goes its way: the browser will find out. Only one that never ends
+does stop the room, as any would: python -m lessons.lab finds that before.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lessons.labs.parts import Check, Finding, Lab, Rows
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 PATIENCE = 4.0  # seconds for one case, which needs a thousandth of that
 STARTING = 20.0  # seconds, for Python to begin on a busy machine
 
@@ -66,6 +66,7 @@ class Child:
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", BEGIN, ROOT, *arguments],
+            cwd=ROOT,  # Windows could not remove where a process stands
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
