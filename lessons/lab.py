@@ -204,14 +204,20 @@ def what_failed(lab: Lab, verdict: Verdict, with_hint: bool) -> list[str]:
 def what_next(lab: Lab) -> list[str]:
     """Return what to do with a lab that is right."""
     if lab is loop.LAB:
+        run = f"python {lab.file}"
         return [
             "All is right. Now open client.html from disk, in two tabs, with",
             "your own loop behind it:",
             "",
-            f"  python {lab.file} 9000",
+            f"  {run} 9000",
             "",
-            "Type ws://127.0.0.1:9000/ as the address there. Then read turn()",
-            "in server.py: what does it do that yours does not?",
+            "Type ws://127.0.0.1:9000/ as the address there. What is still",
+            "missing? The checker finds it:",
+            "",
+            f'  python -m lessons.check --all --run "{run} {{port}}"',
+            "",
+            "Yours is the second rung of the ladder, in lessons/ladder. The",
+            "others lead from there to server.py.",
         ]
     return [
         "All is right. Now the real room, in a real browser, with your code:",

@@ -240,6 +240,13 @@ class Loops(unittest.TestCase):
         what = "nobody catches the error"
         self.check_wrong(what, "lets_go_of_one_torn_off")
 
+    def test_what_comes_after_it(self):
+        verdict = jobs["loop", "right"].result()
+        words = program.in_words(LABS[6], verdict, False)
+        self.assertIn("  python lab6.py 9000", words)
+        command = words[-4].split("--run ")[1].strip('"')
+        self.assertEqual(command.format(port=1), "python lab6.py 1")
+
     def check_wrong(self, what, check):
         with self.subTest(what):
             verdict = jobs["loop", what].result()
