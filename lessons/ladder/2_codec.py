@@ -46,11 +46,11 @@ class Room:
         ask_read: list[Any] = [self.listener, *self.users]
         # Half a second: on Windows, Ctrl-C does not wake select().
         readable, _, _ = select.select(ask_read, [], [], 0.5)
-        for user in readable:
-            if user is self.listener:
+        for who in readable:
+            if who is self.listener:
                 self.users.append(User(self.listener.accept()[0]))
             else:
-                self.read(user)
+                self.read(who)
         for user in list(self.users):
             if user.state == "gone":
                 self.users.remove(user)

@@ -48,11 +48,11 @@ class Room:
         ask_write = [user for user in self.users if user.outbox]
         # Half a second: on Windows, Ctrl-C does not wake select().
         readable, writable, _ = select.select(ask_read, ask_write, [], 0.5)
-        for user in readable:
-            if user is self.listener:
+        for who in readable:
+            if who is self.listener:
                 self.users.append(User(self.listener.accept()[0]))
             else:
-                self.read(user)
+                self.read(who)
         for user in writable:
             self.send(user)
         for user in list(self.users):

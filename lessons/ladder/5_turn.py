@@ -56,12 +56,12 @@ class Room:
         ask_write = [user for user in self.users if user.outbox]
         # Half a second: on Windows, Ctrl-C does not wake select().
         readable, writable, _ = select.select(ask_read, ask_write, [], 0.5)
-        for user in readable:
-            if user is self.listener:
+        for who in readable:
+            if who is self.listener:
                 with contextlib.suppress(OSError):  # It may have left again.
                     self.users.append(User(self.listener.accept()[0]))
             else:
-                self.read(user)
+                self.read(who)
         self.share()
         for user in writable:
             self.send(user)
@@ -78,7 +78,7 @@ class Room:
                 user.state = "gone"
             elif user.state == "new":
                 self.shake_hands(user, data)
-            elif user.state == "open":
+            elif user.state == "open":  # Who is closing is not heard.
                 self.hear(user, data)
         except OSError:
             user.state = "gone"
@@ -96,7 +96,7 @@ class Room:
             request, rest = taken
             handshake.check_upgrade(request)
             user.state = "open"
-            user.deadline = float("inf")
+            user.deadline = float("inf")  # It may be silent from now on.
             self.send(user, handshake.switching_protocols(request))
             self.hear(user, rest)
 
@@ -133,7 +133,7 @@ class Room:
             sent = user.socket.send(user.outbox)
             del user.outbox[:sent]
             if user.state == "closing" and not user.outbox:
-                user.socket.shutdown(socket.SHUT_WR)
+                user.socket.shutdown(socket.SHUT_WR)  # That was all.
         except BlockingIOError:
             pass  # Its buffer is full: select() tells when there is room.
         except OSError:
