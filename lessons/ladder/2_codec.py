@@ -1,6 +1,6 @@
 """Rung 2 of 5: the same loop, on handshake.py and codec.py.
 
-Wrong in rung 1: press Send 3 at once, and some of the three are lost. Two
+Wrong in rung 1: press Send 3 at once a few times, and some are lost. Two
 texts in one piece, A and B, come back as one, which is junk:
     python client.py --raw 8181000000004181810000000042 ws://127.0.0.1:9000/
 
