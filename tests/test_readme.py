@@ -21,6 +21,7 @@ from unittest import mock
 import client
 import server
 from lessons.faults import FAULTS
+from lessons.ladder import CLAIMS
 from tests import bench
 from tests.support import DEADLINE, ROOT, Process
 
@@ -36,7 +37,7 @@ PYTHONS = ("python", "python3", "py")
 TITLES = (
     "What it is", "Start in 60 seconds", "The lesson: 5, 20 or 50 minutes",
     "If it goes wrong in the room", "Byte by byte", "The loop",
-    "Reading order", "Switches", "Break it", "Exercises and exit ticket",
+    "Reading order", "Switches", "Break it", "Build it",
     "From PHP, and to your own program", "One loop for all",
     "What it withstands, how fast it is, what it is not", "The tests",
 )  # fmt: skip
@@ -109,7 +110,8 @@ class Commands(unittest.TestCase):
             module = arguments.pop(0)
             if module.startswith("lessons."):
                 lesson = importlib.import_module(module)
-                lesson.parser.parse_args(arguments)
+                parser = getattr(lesson, "parser", None) or lesson.make_parser()
+                parser.parse_args(arguments)
                 return
             self.assertEqual(module, "unittest")
             loader = unittest.TestLoader()
@@ -260,6 +262,20 @@ class Names(unittest.TestCase):
             lines = len((ROOT / name).read_text("utf-8").splitlines())
             with self.subTest(name):
                 self.assertLess(abs(lines - int(stated)), lines * 0.1)
+
+    def test_the_ladder(self):
+        rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \| .*"
+                          r" \| ([^|]*) \|$", README, re.M)  # fmt: skip
+        self.assertEqual(len(rows), len(CLAIMS))
+        for (name, lines, stages), claims in zip(rows, CLAIMS.values()):
+            with self.subTest(name):
+                text = (ROOT / name).read_text("utf-8")
+                self.assertEqual(len(text.splitlines()), int(lines))
+                stages = stages.replace("all ten", "1 to 10")
+                found = set()
+                for first, last in re.findall(r"(\d+)(?: to (\d+))?", stages):
+                    found.update(range(int(first), int(last or first) + 1))
+                self.assertEqual(found, claims)
 
     def test_each_option(self):
         stdin = SimpleNamespace(isatty=lambda: True)
