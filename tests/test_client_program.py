@@ -153,11 +153,14 @@ class ProgramCase(unittest.TestCase):
     """A test with a room of its own."""
 
     def setUp(self):
-        self.room = Room()
-        running = serving(self.room)
-        running.__enter__()
+        self.room, self.url = self.open_room()
+
+    def open_room(self):
+        """Return a running room, and its address."""
+        running = serving(Room())
+        room = running.__enter__()
         self.addCleanup(running.__exit__, None, None, None)
-        self.url = f"ws://127.0.0.1:{self.room.port}/"
+        return room, f"ws://127.0.0.1:{room.port}/"
 
     def peer(self):
         peer = Peer(self.room.port)
@@ -319,7 +322,13 @@ class Pipes(ProgramCase):
             (closed, *case)
             for closed in itertools.product((False, True), repeat=3)
             for case in (
-                ([self.url, "--name", "A"], 0, "(you are .*)?hello\n", ""),
+                # A room of its own, as they are all started side by side.
+                (
+                    [self.open_room()[1], "--name", "A"],
+                    0,
+                    "(you are .*)?hello\n",
+                    "",
+                ),
                 ([refused], 1, "", "client.py: .*refused\n"),
                 (["--what"], 2, "", "client.py: type an address.*\n"),
                 (["--help"], 0, "usage: .*", ""),
