@@ -69,6 +69,13 @@ def serving(server):
             raise AssertionError("the loop did not end")
 
 
+def close_all(server):
+    """Close what a server has open whose loop does not run."""
+    for sock in (server.listener, server.alarm, server.waker):
+        if sock:
+            sock.close()
+
+
 def in_loop(server, call=bool, *arguments):
     """Call something in the thread of a server; return what it returns."""
     outcome = Future()

@@ -49,6 +49,7 @@ from tests.support import (
     WINDOWS,
     Peer,
     Process,
+    close_all,
     count_descriptors,
     reset,
     serving,
@@ -542,7 +543,7 @@ class Resets(unittest.TestCase):
     def test_reset_before_it_is_let_in(self):
         # Each system has a number of its own for that.
         running = Room()
-        self.addCleanup(running.listener.close)
+        self.addCleanup(close_all, running)
         for number in (errno.ECONNABORTED, errno.ECONNRESET, errno.ENOTCONN):
             gone, nobody = OSError(number, "gone"), BlockingIOError()
             with self.subTest(number):
@@ -1071,9 +1072,9 @@ class Windows(unittest.TestCase):
 
         fake = mock.Mock(select=note)
         running = Room()
-        with contextlib.closing(running.listener):
-            with mock.patch.object(server, "select", fake):
-                running.turn()
+        self.addCleanup(close_all, running)
+        with mock.patch.object(server, "select", fake):
+            running.turn()
         self.assertEqual(len(asked), 1)
         self.assertLessEqual(asked[0], 0.5)
 

@@ -23,7 +23,7 @@ import server
 from lessons.faults import FAULTS
 from lessons.ladder import CLAIMS
 from tests import bench
-from tests.support import DEADLINE, ROOT, Process
+from tests.support import DEADLINE, ROOT, Process, close_all
 
 README = (ROOT / "README.md").read_text("utf-8")
 LESSONS = (ROOT / "lessons" / "README.md").read_text("utf-8")
@@ -164,15 +164,9 @@ class Commands(unittest.TestCase):
                 names = {}
                 exec(program, names)
                 if "room" in names:
-                    close(names["room"])
+                    close_all(names["room"])
         self.assertTrue(serve.called)
         self.assertTrue(talk.called)
-
-
-def close(room):
-    """Close what a server has open whose loop does not run."""
-    for sock in (room.listener, room.alarm, room.waker):
-        sock.close()
 
 
 def is_trace(text):

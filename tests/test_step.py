@@ -41,6 +41,7 @@ from tests.support import (
     ROOT,
     Child,
     Peer,
+    close_all,
     reset,
     serving,
     wait_until,
@@ -135,8 +136,7 @@ class Lesson:
         with mock.patch.object(server, "PATIENCE", 0.01):
             while self.server.running:
                 self.server.turn()
-        self.server.alarm.close()
-        self.server.waker.close()
+        close_all(self.server)
 
 
 class Verdict(unittest.TestCase):
