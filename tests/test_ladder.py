@@ -10,7 +10,6 @@ import ast
 import contextlib
 import io
 import json
-import os
 import re
 import runpy
 import select
@@ -36,7 +35,15 @@ from lessons.ladder import __main__ as ladder
 from lessons.ladder.__main__ import running
 from server import ChatRoom
 from tests import browsers
-from tests.support import DEADLINE, KEY, ROOT, Peer, serving
+from tests.support import (
+    DEADLINE,
+    KEY,
+    OWN_CONSOLE,
+    ROOT,
+    Peer,
+    send_signal,
+    serving,
+)
 from tests.test_architecture import imported, is_standard
 from tests.test_browser import STATE, BrowserTest
 
@@ -198,15 +205,15 @@ class Programs(unittest.TestCase):
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                **OWN_CONSOLE,
             ) as process:
                 try:
                     line = process.stdout.readline().decode()
                     self.assertRegex(line, f"^Rung {rung} listens on .*[0-9]")
-                    if os.name == "posix":
-                        process.send_signal(signal.SIGINT)
-                        rest = process.communicate(timeout=DEADLINE)
-                        self.assertEqual(rest, (b"", b""))
-                        self.assertEqual(process.returncode, 0)
+                    send_signal(process, signal.SIGINT)
+                    rest = process.communicate(timeout=DEADLINE)
+                    self.assertEqual(rest, (b"", b""))
+                    self.assertEqual(process.returncode, 0)
                 finally:
                     process.kill()
 

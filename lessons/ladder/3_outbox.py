@@ -50,7 +50,8 @@ class Room:
         readable, writable, _ = select.select(ask_read, ask_write, [], 0.5)
         for who in readable:
             if who is self.listener:
-                self.users.append(User(self.listener.accept()[0]))
+                with contextlib.suppress(OSError):  # It may have left again.
+                    self.users.append(User(self.listener.accept()[0]))
             else:
                 self.read(who)
         for user in writable:
