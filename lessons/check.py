@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import random
@@ -248,8 +249,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("check: stopped", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # Whoever read this has gone (| head).
+    except OSError as error:
+        # Whoever read this has gone (| head); Windows says EINVAL then.
+        if error.errno not in (errno.EPIPE, errno.EINVAL):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

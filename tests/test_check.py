@@ -13,6 +13,7 @@ import json
 import random
 import re
 import select
+import shlex
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ import handshake
 from lessons import check
 from lessons.checker import STAGES
 from lessons.checker.room import Address, NobodyError, Room
-from tests.support import DEADLINE, ROOT, reset, serving
+from tests.support import DEADLINE, ROOT, WINDOWS, reset, serving
 from tests.wrong_servers import RIGHT, WRONG, make_server
 
 SHORT = 1.0  # seconds of silence; wrong servers are on this machine
@@ -133,7 +134,8 @@ class Right(Verdicts):
         for result in results:
             self.assertTrue(result.passed, result.text)
         self.assertEqual([result.stage for result in results], list(STAGES))
-        self.assertLess(sum(result.seconds for result in results), 20)
+        seconds = sum(result.seconds for result in results)
+        self.assertLess(seconds, 60 if WINDOWS else 20)  # Wine: takes longer
 
     def test_ours_and_odd_ones(self):
         for odd in RIGHT:
@@ -346,6 +348,12 @@ def acting(act):
 # ---- the program ------------------------------------------------------------
 
 
+def typed(*arguments):
+    """Return what one types here to run Python with these arguments."""
+    command = [sys.executable, *arguments]
+    return (subprocess.list2cmdline if WINDOWS else shlex.join)(command)
+
+
 class Commands(unittest.TestCase):
     def test_wrong_ones_cost_one_line(self):
         for arguments in (
@@ -431,7 +439,7 @@ class Commands(unittest.TestCase):
 
     def test_a_program_is_started_and_ended(self):
         status, printed, errors = run(
-            "--run", f"'{sys.executable}' server.py {{port}}", "--stage", "1"
+            "--run", typed("server.py", "{port}"), "--stage", "1"
         )
         self.assertEqual((status, errors), (0, ""), printed)
         address = check.parse_address(printed.split(" ")[0])
@@ -439,14 +447,14 @@ class Commands(unittest.TestCase):
             check.reach(address, SHORT)
 
     def test_a_program_that_ends_at_once(self):
-        command = f"'{sys.executable}' -c '1/0' {{port}}"
+        command = typed("-c", "1/0", "{port}")
         status, printed, errors = run("--run", command)
         self.assertEqual((status, printed), (2, ""))
         self.assertIn("the server has ended, with exit status 1\n", errors)
         self.assertIn("  ZeroDivisionError: division by zero\n", errors)
 
     def test_a_program_that_ends_later(self):
-        command = f"'{sys.executable}' -c '{ENDS_LATER}' {{port}}"
+        command = typed("-c", ENDS_LATER, "{port}")
         status, printed, errors = run("--run", command)
         self.assertEqual((status, errors), (1, ""))
         self.assertIn("the server has ended, with exit status 3\n", printed)
@@ -455,7 +463,7 @@ class Commands(unittest.TestCase):
     def test_a_port_that_is_taken(self):
         with serving(make_server(None)) as running:
             url = f"ws://127.0.0.1:{running.port}/"
-            command = f"'{sys.executable}' server.py"
+            command = typed("server.py")
             status, _, errors = run(url, "--run", command)
         self.assertEqual(status, 2)
         self.assertIn("is taken by another server", errors)
