@@ -209,6 +209,7 @@ class Server:
         self.calls: deque[Call] = deque()  # of call_soon()
         # A byte into the alarm makes the waker readable, and select() wake.
         self.alarm, self.waker = socket.socketpair()
+        self.alarm.setblocking(False)
         self.awake = False  # such a byte is on its way
         self.thread = 0  # the one that runs the loop
         keep_memory()
@@ -424,9 +425,9 @@ class Server:
             most = self.timers[0].due - time.monotonic()
         for guest in list(self.guests):
             try:
-                reads, writes = guest.ask_read(), guest.ask_write()
+                reads, writes = list(guest.ask_read()), list(guest.ask_write())
                 # On Windows it may be no socket: then nobody would be served.
-                if any(map(is_closed, [*reads, *writes])):
+                if any(map(is_closed, {*reads, *writes})):
                     raise ValueError(f"not sockets for select(): {guest}")
                 most = min(most, guest.patience())
                 ask_read += reads
@@ -588,18 +589,21 @@ class Server:
             try:
                 guest.serve(ready)
                 if self.stopping and not guest.is_active():
-                    self.guests.remove(guest)
+                    self.let_go(guest)
             except Exception as error:
                 self.dismiss(guest, error)
 
     def hear_threads(self) -> None:
         """Do the calls of call_soon() that there is time for."""
-        ends = time.monotonic() + TURN_SECONDS
+        self.waker.recv(1024)
         self.awake = False  # From here on a new call sends a byte of its own.
-        while self.calls and time.monotonic() < ends:
+        ends = time.monotonic() + TURN_SECONDS
+        while self.calls:
             self.attempt(self.calls.popleft())
-        if not self.calls:
-            self.waker.recv(1)
+            if time.monotonic() > ends:
+                break
+        if self.calls:
+            self.wake()  # The rest is for the next turn.
 
     def run_timers(self, now: float) -> None:
         """Do the calls that are due."""
@@ -617,6 +621,10 @@ class Server:
     def dismiss(self, guest: Any, error: Exception) -> None:
         """Let a guest go that has raised; it would do so again."""
         print_traceback(error)
+        self.let_go(guest)
+
+    def let_go(self, guest: Any) -> None:
+        """Ask no more for a guest, which may have gone by itself."""
         if guest in self.guests:
             self.guests.remove(guest)
 
@@ -780,12 +788,16 @@ class Server:
                     self.refuse(user, HandshakeError(503, "The room closes."))
                 elif not user.closing:  # There is nothing to answer.
                     self.end_of_stream(user, "asked for nothing")
-            for guest in self.guests:
+            for guest in list(self.guests):
                 if hasattr(guest, "close"):
                     self.attempt(guest.close, CloseCode.GOING_AWAY)
         elif self.now >= self.stop_at:
             for user in list(self.users.values()):
                 self.end(user, TimeoutError("did not hang up"))
+            for guest in list(self.guests):
+                if hasattr(guest, "end"):  # A Client's on_close tells it all.
+                    self.attempt(guest.end, "the room has closed")
+                    self.attempt(guest.serve, set())
             self.guests.clear()
 
     def drop_done(self) -> None:
@@ -1305,9 +1317,11 @@ def serve(server: Server, *guests: Any) -> None:
     # Last: whoever reads it may connect at once.
     show("\n".join(invitation(server)))
     server.guests += guests
-    for guest in guests:
-        if hasattr(guest, "connect") and not guest.is_active():
-            guest.connect()
+    for guest in list(server.guests):
+        # One may take its time: Ctrl-C is for all of them.
+        waits = hasattr(guest, "connect") and not guest.is_active()
+        if waits and not server.stopping:
+            server.attempt(guest.connect)
     server.run()
     for number, handler in zip(signals, before):
         signal.signal(number, handler)
@@ -1421,7 +1435,7 @@ def lab(path: str) -> Any:
 
 def explain(error: Exception, host: str, port: int) -> list[str]:
     """Say in words why the server cannot listen, and what to do."""
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and error.filename is not None:
         page = printable(error.filename)[-40:]
         return [
             f"server.py: {page}: {error.strerror}",

@@ -62,7 +62,7 @@ class Stepper(Trace):
         self.begin_turn(has_work=True)
         self.show(self.asked_line(ask_read, ask_write))
         # Who has an outbox is in both lists, as everybody is read from.
-        asked = self.names(ask_read)
+        asked = self.names({*ask_read, *ask_write})
         predicted = self.predict(asked)
         self.show(self.got_line(readable, writable))
         self.judge(predicted, came)

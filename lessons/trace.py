@@ -140,7 +140,7 @@ class Trace(Observer):
         self.is_called = waker in asked
         return [each for each in asked if each is not waker]
 
-    def names(self, asked: Users) -> list[str]:
+    def names(self, asked: Collection[Any]) -> list[str]:
         """Return what they are called: L, the listening socket, #3, G1."""
         listener, guests = self.server.listener, self.server.guests
         users = [each for each in asked if hasattr(each, "key")]

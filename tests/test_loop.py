@@ -21,6 +21,7 @@ from tests.support import (
     LINUX,
     WINDOWS,
     Peer,
+    close_all,
     in_loop,
     serving,
     wait_until,
@@ -284,6 +285,32 @@ class Threads(Collected):
         self.assertLess(len(calls), 300)
         wait_until(lambda: len(calls) == 300)
 
+    def test_more_calls_than_the_loop_can_do(self):
+        """It goes on: no byte too many waits in the alarm's socket."""
+        calls = []
+
+        def again():
+            calls.append(1)
+            if len(calls) < 2000:
+                self.server.call_soon(again)
+                self.server.call_soon(bool)
+
+        with mock.patch.object(server, "TURN_SECONDS", 0.0):
+            self.server.call_soon(again)
+            wait_until(lambda: len(calls) == 2000)
+            self.assertEqual(in_loop(self.server, lambda: "goes on"), "goes on")
+
+    def test_a_full_alarm_does_not_stop_who_stops(self):
+        """Nobody reads the bytes as long as the loop does something else."""
+        one = Server(port=0)
+        self.addCleanup(close_all, one)
+        for _ in range(5000):
+            one.awake = False
+            one.call_soon(bool)
+        one.awake = False
+        one.stop()
+        self.assertTrue(one.stopping)
+
     def test_one_that_raises(self):
         self.server.call_soon(lambda: 1 / 0)
         self.assertEqual(in_loop(self.server, lambda: "goes on"), "goes on")
@@ -413,6 +440,38 @@ class Guests(Collected):
         self.assertEqual(len(self.raised), 1)
         good.far.send(b"abc")
         wait_until(lambda: good.heard == b"abc")
+
+    def test_one_that_removes_itself_when_the_room_stops(self):
+        told = []
+
+        def leave(guest, code):
+            told.append(code)
+            self.server.guests.remove(guest)
+
+        guests = [Plain() for _ in range(4)]
+        for guest in guests:
+            guest.close = lambda code, guest=guest: leave(guest, code)
+            guest.is_active = lambda: True
+            self.addCleanup(guest.far.close)
+            self.addCleanup(guest.socket.close)
+        in_loop(self.server, self.server.guests.extend, guests)
+        self.server.stop()
+        wait_until(lambda: not self.server.running)
+        self.assertEqual(told, [1001] * 4)
+        self.assertEqual(self.raised, [])
+
+    def test_what_cannot_be_looked_up(self):
+        """Something with a fileno() that cannot be in a set."""
+
+        class Unhashable(socket.socket):
+            __hash__ = None
+
+        with Unhashable() as odd:
+            guest = Plain()
+            guest.ask_read = lambda: [odd]
+            self.welcome(guest)
+            wait_until(lambda: not self.server.guests)
+            self.check_the_room()
 
     def test_what_select_cannot_be_asked_for(self):
         closed = socket.socket()
@@ -589,6 +648,24 @@ class ClientAsGuest(Collected):
             wait_until(lambda: left)
         self.assertEqual(left, [1001])
         self.assertFalse(client.is_active())
+
+    def test_a_client_whose_server_is_silent_is_told_of_the_end(self):
+        closes = []
+        with socket.create_server(("127.0.0.1", 0)) as far:
+            client = Client(f"ws://127.0.0.1:{far.getsockname()[1]}/")
+            client.on_error = lambda *_: None
+            client.on_close = lambda client, *why: (
+                closes.append(why),
+                client.reconnect(1),
+            )
+            self.guest(client)
+            sock, _ = far.accept()
+            with sock, mock.patch.object(server, "STOPPING_SECONDS", 0.05):
+                client.close = lambda code: None  # as if it were of no use
+                self.server.stop()
+                wait_until(lambda: not self.server.running)
+        self.assertEqual(closes, [(1006, "the room has closed")])
+        self.assertIsNone(client.socket)
 
     def test_stop_does_not_wait_for_a_guest_for_long(self):
         guest = Plain()

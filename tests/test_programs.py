@@ -117,6 +117,7 @@ class Bridge(ProgramCase):
         self.here.send("nr=psst&key=1")
         self.there.send("nr=psst&key=1")
         self.there.send(b"\x89PNG")
+        self.there.send("[" * 100_000)
         self.there.receive_json()
         self.there.send('{"type":"add"}')
         self.there.send("nr=last&key=all")
@@ -225,7 +226,7 @@ class Mistakes(ProgramCase):
             mistakes = (
                 f"clock {port}", "clock 99999", "clock x", "bridge 0",
                 "bridge 0 http://127.0.0.1/", "quiz 0 --seconds 0x",
-                "sensor --trace=long",
+                "sensor --trace=long", "clock --page x",
             )  # fmt: skip
             started = [self.run_wrongly(words.split()) for words in mistakes]
             for words, process in zip(mistakes, started):

@@ -24,13 +24,15 @@ def make_parser(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "port", nargs="?", type=int, default=9000, help="9000 if left out"
     )
-    parser.add_argument(
-        "--trace",
-        nargs="?",
-        const="full",
-        choices=["full", "short"],
-        help="explain every byte",
-    )
+    # Not nargs="?": then "--trace 9000" would take the port for a level.
+    for switch, level in (("--trace", "full"), ("--trace=short", "short")):
+        parser.add_argument(
+            switch,
+            action="store_const",
+            const=level,
+            dest="trace",
+            help="explain every byte, or each turn in a line",
+        )
     return parser
 
 

@@ -21,6 +21,9 @@ from lessons.programs import make_parser, run
 from server import ChatRoom, User
 
 NAME = "bridge"
+NOT_THE_ROOMS = (
+    ValueError, LookupError, TypeError, AttributeError, RecursionError,
+)  # fmt: skip
 MAX_TEXT = 10_000  # characters; escaped, they are six times longer
 
 
@@ -68,7 +71,7 @@ class Far(Client):
         """Follow who is over there; say here what they say to all."""
         try:
             self.follow(json.loads(message))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except NOT_THE_ROOMS:
             return  # a picture, or what another kind of server says
 
     def follow(self, fields: dict[str, Any]) -> None:
