@@ -26,6 +26,7 @@ import handshake
 from lessons import check
 from lessons.checker import STAGES
 from lessons.checker.room import Address, NobodyError, Room
+from lessons.checker.wire import PATIENCE
 from tests.support import DEADLINE, ROOT, WINDOWS, reset, serving
 from tests.wrong_servers import RIGHT, WRONG, make_server
 
@@ -42,6 +43,8 @@ async def main():
         await server.serve_forever()
 asyncio.run(main())' {{port}}"""
 
+# Seconds for one that is right: so many at once are slow under Wine.
+LONG = 30.0 if WINDOWS else PATIENCE
 POOL = ThreadPoolExecutor(24)
 STARTED = {}  # what is to be seen, by what is wrong (or odd) there
 
@@ -53,7 +56,7 @@ def setUpModule():
     for command in (ROOM, NODE, LIBRARY):
         STARTED[command] = POOL.submit(check_program, command)
     for odd in RIGHT:
-        STARTED[odd] = POOL.submit(check_made, odd)
+        STARTED[odd] = POOL.submit(check_made, odd, patience=LONG)
     for act in HOSTILE:
         STARTED[act] = POOL.submit(check_acting, act)
 
