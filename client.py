@@ -664,6 +664,8 @@ def parse_url(url: str) -> Address:
     if parts.scheme not in ("ws", "wss"):
         scheme = "wss" if parts.scheme == "https" else "ws"
         rest = re.sub("^([a-z]*:)?//", "", url, flags=re.I) or "127.0.0.1:9000/"
+        if rest.isdigit():  # a port, and the address was forgotten
+            rest = f"127.0.0.1:{rest}/"
         raise ValueError(f"no WebSocket address; type {scheme}://{rest}")
     if "#" in url:
         raise ValueError(f"a WebSocket has no place for a #fragment: {url}")

@@ -274,6 +274,7 @@ class Addresses(unittest.TestCase):
             ("127.0.0.1:9000", "type ws://127.0.0.1:9000$"),
             ("//a/", "type ws://a/$"),
             ("", "type ws://127.0.0.1:9000/$"),
+            ("9150", "type ws://127.0.0.1:9150/$"),
             ("ws:/a/", "no host"),
             ("ws:///a", "no host"),
             ("ws://:9000/", "no host"),

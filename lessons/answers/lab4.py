@@ -3,7 +3,8 @@
 TCP brings bytes, not messages. One read may hold half a frame, or three.
 What is whole is given out; the rest is kept until more comes.
 
-read_header() is that of lab 3: None, or fin, opcode, key, start, length.
+read_header(data, at) is that of lab 3, for the frame that begins at data[at]:
+None, or fin, opcode, key, start, length.
 mask() is that of lab 2.
 
 Write what is missing, save, then: python -m lessons.lab 4
