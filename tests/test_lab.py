@@ -47,7 +47,7 @@ from tests.students import (
     but,
     write,
 )
-from tests.support import RESETS, ROOT
+from tests.support import RESETS, ROOT, WINDOWS
 
 NAMES = {number: lab.name for number, lab in LABS.items()}
 NAMES.pop(6)
@@ -131,7 +131,8 @@ def setUpModule():
     """Start at once all that waits for child processes."""
     folder = tempfile.mkdtemp(prefix="lab-test-")
     unittest.addModuleCleanup(shutil.rmtree, folder)
-    pool = ThreadPoolExecutor(16)
+    # Wine cannot start so many processes in one moment.
+    pool = ThreadPoolExecutor(4 if WINDOWS else 16)
     unittest.addModuleCleanup(pool.shutdown)
     patience = mock.patch("lessons.labs.run.PATIENCE", 2.0)
     patience.start()

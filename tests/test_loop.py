@@ -50,11 +50,12 @@ class Collected(ServerCase):
 class Timers(Collected):
     def test_in_time(self):
         """The median of twenty: other programs may hold up some of them."""
-        # On Windows, up to Python 3.12, the clock itself moves by 16 ms.
-        step = time.get_clock_info("monotonic").resolution
+        # On Windows, up to Python 3.12, the clock itself moves by 16 ms, and
+        # Wine is slower than that.
+        limit = 0.05 if WINDOWS else 0.005
         for late in (self.lateness("later"), self.lateness("every")):
             self.assertGreaterEqual(min(late), -1e-6)  # what floats lose
-            self.assertLess(statistics.median(late), 0.005 + step)
+            self.assertLess(statistics.median(late), limit)
 
     def lateness(self, how):
         """Return the seconds by which twenty calls came late."""
