@@ -193,26 +193,28 @@ class Server:
         self.free_keys: list[int] = []  # a heap
         self.running = True
         self.stopping = False
-        self.now = time.monotonic()
-        self.next_check = self.now
-        self.accept_at = self.now
+        self.now = self.next_check = self.accept_at = time.monotonic()
         self.stop_at = 0.0  # when stopping
-        self.listener: socket.socket | None = listen(host, port)
-        self.host, self.port = self.listener.getsockname()[:2]
+        self.guests: list[Any] = []
+        self.timers: list[Timer] = []  # a heap
+        self.calls: deque[Call] = deque()  # of call_soon()
+        self.thread = 0  # the one that runs the loop
+        self.open_sockets(host, port)
         if not origins and is_loopback(self.host):
             # A page from disk, perhaps. From elsewhere it could be anybody's.
             self.origins.add("null")
         self.own_names = own_names()
+        keep_memory()
+
+    def open_sockets(self, host: str, port: int) -> None:
+        """Listen, and prepare to be woken by call_soon()."""
+        self.listener: socket.socket | None = listen(host, port)
+        self.host, self.port = self.listener.getsockname()[:2]
         self.places = count_places(self.listener)
-        self.guests: list[Any] = []
-        self.timers: list[Timer] = []  # a heap
-        self.calls: deque[Call] = deque()  # of call_soon()
         # A byte into the alarm makes the waker readable, and select() wake.
         self.alarm, self.waker = socket.socketpair()
         self.alarm.setblocking(False)
         self.awake = False  # such a byte is on its way
-        self.thread = 0  # the one that runs the loop
-        keep_memory()
 
     # ---- hooks, to be overridden or assigned ------------------------------
 
@@ -363,26 +365,15 @@ class Server:
 
     def turn(self) -> None:
         """Ask the kernel who is ready, and serve each of them once."""
-        # 1. Ask: whom to read from, and for whom is something waiting?
-        ask_read: list[Any] = [
-            user
-            for user in self.users.values()
-            if not user.done_reading and not user.messages
-        ]
-        if self.listener and self.may_accept():
-            ask_read.append(self.listener)
-        ask_read.append(self.waker)  # for call_soon()
-        ask_write: list[Any] = list(self.unsent)  # They all have an outbox.
-        most = 0.0 if self.unheard else PATIENCE
-        if self.timers or self.guests:
-            most = min(most, self.ask_guests(ask_read, ask_write))
+        # 1. Ask: whom to read from, for whom is something waiting?
+        ask_read, ask_write, most = self.whom_to_ask()
 
         # 2. Wait: here, and nowhere else, the server sleeps.
         readable, writable = wait(ask_read, ask_write, most)
         self.notify("woke", ask_read, ask_write, readable, writable)
         self.now = time.monotonic()
         # The listening socket, the waker, guests' sockets.
-        others = take_others(readable) + take_others(writable)
+        others = take_others(readable, writable)
 
         # 3. Accept newcomers.
         if self.listener in others:
@@ -417,6 +408,24 @@ class Server:
             self.drop_done()
         self.running = bool(self.listener or self.users or self.guests)
         self.notify("turned")
+
+    def whom_to_ask(self) -> tuple[list[Any], list[Any], float]:
+        """Return whom to read from, whom to write to, and how long to sleep."""
+        ask_read: list[Any] = list(self.users.values())
+        if self.unheard or self.unsent:  # Else there is nobody to leave out.
+            ask_read = [
+                user
+                for user in ask_read
+                if not user.done_reading and not user.messages
+            ]
+        if self.listener and self.may_accept():
+            ask_read.append(self.listener)
+        ask_read.append(self.waker)  # for call_soon()
+        ask_write: list[Any] = list(self.unsent)  # They all have an outbox.
+        most = 0.0 if self.unheard else PATIENCE
+        if self.timers or self.guests:
+            most = min(most, self.ask_guests(ask_read, ask_write))
+        return ask_read, ask_write, most
 
     def ask_guests(self, ask_read: list[Any], ask_write: list[Any]) -> float:
         """Ask for guests, too; return how long they and timers can wait."""
@@ -563,17 +572,17 @@ class Server:
         """Hand over some messages, answer pings and the Close."""
         shares = self.shares
         for heard, (opcode, message) in enumerate(user.messages or (), 1):
-            if opcode == codec.CLOSE:
+            if opcode == codec.TEXT or opcode == codec.BINARY:
+                # After our own Close, only the other one is waited for.
+                if not user.closing:
+                    self.on_message(user, message)
+            elif opcode == codec.PING:
+                self.queue(user, codec.encode_frame(codec.PONG, message))
+            elif opcode == codec.CLOSE:
                 user.code, user.reason = message
                 user.awaits_close = False
                 # RFC 6455 s5.5.1: answer with the same code.
                 self.finish(user, codec.encode_close(message.code))
-            elif user.closing:
-                pass  # We said Close first: only its own is waited for.
-            elif opcode == codec.TEXT or opcode == codec.BINARY:
-                self.on_message(user, message)
-            elif opcode == codec.PING:
-                self.queue(user, codec.encode_frame(codec.PONG, message))
             # A pong needs no answer: any byte is a sign of life.
             # One share() is a send() for each user: it counts as many.
             if heard == HEARD_AT_ONCE or self.shares > shares:
@@ -1035,11 +1044,12 @@ def can_be_watched(sock: socket.socket) -> bool:
     return 0 <= sock.fileno() < most
 
 
-def take_others(ready: list[Any]) -> list[Any]:
-    """Take from the end of a list those who are no users, and return them."""
+def take_others(*lists: list[Any]) -> list[Any]:
+    """Take those who are no users from the ends of lists; return them."""
     others = []
-    while ready and not isinstance(ready[-1], User):
-        others.append(ready.pop())
+    for ready in lists:
+        while ready and not isinstance(ready[-1], User):
+            others.append(ready.pop())
     return others
 
 

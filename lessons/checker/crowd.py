@@ -25,7 +25,13 @@ def order(room: Room) -> Steps:
     for user in users:
         room.say(user, room.words())
         user.company = [other for other in users if other is not user]
+    yield from talk_at_once(room, users)
+    yield from knock_meanwhile(room, users)
+    yield from leave_badly(room, users)
 
+
+def talk_at_once(room: Room, users: Sequence[Wire]) -> Steps:
+    """Let all say many things in the same moment."""
     yield Step(
         "they talk at once; each hears its own words in order",
         "s6.2: what is sent on one connection is heard in its order",
@@ -58,6 +64,9 @@ def order(room: Room) -> Steps:
     else:
         yield Step("(an echo: nobody hears what the others say)", "", "", "")
 
+
+def knock_meanwhile(room: Room, users: list[Wire]) -> Steps:
+    """Let a newcomer stop in the middle of its request."""
     yield Step(
         "one is still in its handshake; the others talk on",
         NO_RULE,
@@ -79,7 +88,11 @@ def order(room: Room) -> Steps:
     newcomer.send(request[20:])
     room.enter(newcomer, key)
     room.say(newcomer, room.words())
+    users.insert(0, newcomer)
 
+
+def leave_badly(room: Room, users: list[Wire]) -> Steps:
+    """Let two leave as one should not."""
     yield Step(
         "one hangs up, one breaks a rule; the others talk on",
         "s7.1.7: an error ends one connection",
@@ -88,7 +101,7 @@ def order(room: Room) -> Steps:
     )
     users.pop().hang_up()
     users.pop().send(b"\x81\x05Hello")  # it is not masked
-    for user in [*users, newcomer] * 3:
+    for user in users * 3:
         user.company = []
         room.say(user, room.words())
 

@@ -79,18 +79,28 @@ LENGTHS = [
 ]
 
 
+STREAM = "s6.2: TCP brings a stream of bytes; frames are found in it"
+KEEP = "Where does your server keep what is not whole yet?"
+REST = "codec.py: Decoder.feed(), and its self.rest"
+
+
 def cuts(room: Room) -> Steps:
     """Cut and glue the same frames in many ways."""
-    read = "codec.py: Decoder.feed(), and its self.rest"
-    rule = "s6.2: TCP brings a stream of bytes; frames are found in it"
-    keep = "Where does your server keep what is not whole yet?"
     user = room.join()
+    yield from cut(room, user)
+    yield from glue(room, user)
+    yield from fill(room, user)
+    yield from begin(room)
+
+
+def cut(room: Room, user: Wire) -> Steps:
+    """Send one frame in several pieces."""
     for size, which in ((12, "7"), (200, "16"), (70_000, "64")):
         yield Step(
             f"a frame with a length in {which} bits, cut behind each byte",
-            rule,
-            keep,
-            read,
+            STREAM,
+            KEEP,
+            REST,
         )
         for at in range(1, min(size + 6, 20)):
             text = room.words(size)
@@ -98,20 +108,23 @@ def cuts(room: Room) -> Steps:
             user.send(frame[:at], frame[at:])
             user.hear(text)
 
-    yield Step("a frame, one byte at a time", rule, keep, read)
+    yield Step("a frame, one byte at a time", STREAM, KEEP, REST)
     text = room.words(40)
     user.send(*one_by_one(room.message(text)))
     user.hear(text)
 
+
+def glue(room: Room, user: Wire) -> Steps:
+    """Send several frames in one piece, and a half of one behind it."""
     glued = "What does your server do with the bytes behind the first frame?"
-    yield Step("two frames in one piece", rule, glued, read)
+    yield Step("two frames in one piece", STREAM, glued, REST)
     for _ in range(5):
         say_at_once(room, user, 2)
 
-    yield Step("a hundred frames in one piece", rule, glued, read)
+    yield Step("a hundred frames in one piece", STREAM, glued, REST)
     say_at_once(room, user, 100)
 
-    yield Step("a frame and a half, then the other half", rule, keep, read)
+    yield Step("a frame and a half, then the other half", STREAM, KEEP, REST)
     for at in range(1, 18):
         first, second = room.words(12), room.words(12)
         frame = room.message(second)
@@ -121,15 +134,21 @@ def cuts(room: Room) -> Steps:
         user.send(frame[at:])
         user.hear(second)
 
+
+def fill(room: Room, user: Wire) -> Steps:
+    """Send as many bytes as servers like to read at once."""
     yield Step(
         "frames of 1000, 1024, 2048, 4096 and 8192 bytes in all",
-        rule,
+        STREAM,
         "Your read is full: does that mean that there is more to come?",
         "server.py: Server.read()",
     )
     for size in (1000, 1024, 2048, 4096, 8192):
         room.say(user, room.words(size - 8))
 
+
+def begin(room: Room) -> Steps:
+    """Cut and glue where the handshake ends and the frames begin."""
     yield Step(
         "the first frame in one piece with the handshake",
         "s4.2.2: behind the empty line, the bytes are frames",
@@ -262,6 +281,13 @@ def split(
 
 def control(room: Room) -> Steps:
     """Ask with pings, say goodbye in several ways."""
+    yield from ping(room)
+    yield from say_goodbye(room)
+    yield from leave(room)
+
+
+def ping(room: Room) -> Steps:
+    """Ask for pongs, and send one that nobody has asked for."""
     user = room.join()
     for payload in (b"hello?", b"", room.words(125).encode()):
         yield Step(
@@ -286,6 +312,9 @@ def control(room: Room) -> Steps:
     if b"I am here" in user.pongs:
         raise WrongError(user, "no answer", 'a pong with "I am here"')
 
+
+def say_goodbye(room: Room) -> Steps:
+    """Say Close, with what may stand in it."""
     close_rule = "s5.5.1: a Close frame is answered with a Close frame"
     for title, payload in CLOSES:
         yield Step(
@@ -310,6 +339,9 @@ def control(room: Room) -> Steps:
         )
         user.hear_end()
 
+
+def leave(room: Room) -> Steps:
+    """Say something behind a Close; leave without one."""
     yield Step(
         "what stands behind a Close is not heard",
         "s5.5.1: behind a Close frame nothing counts",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import Callable, Sequence
+from typing import Callable, Generator, Sequence
 
 from handshake import GUID, Response, accept_key, tokens
 from lessons.checker.room import Room
@@ -19,6 +19,22 @@ from lessons.trace import plain
 
 def answers(room: Room) -> Steps:
     """Look at each line of the answer that s4.2.2 asks for."""
+    key, wire = room.key(), room.knock()
+    response = yield from open_well(room, wire, key)
+    yield from choose_nothing(wire, response)
+    yield Step(
+        "a second user, with another key, gets another answer",
+        "s4.2.2: each answer is made from its own request",
+        "Where is the key kept, and whose is it?",
+        "server.py: Server.read_request()",
+    )
+    room.join()
+
+
+def open_well(
+    room: Room, wire: Wire, key: str
+) -> Generator[Step, None, Response]:
+    """Look at the lines that have to be there; return the answer."""
     read = "handshake.py: switching_protocols()"
     yield Step(
         "a request gets an answer in HTTP/1.1",
@@ -26,7 +42,6 @@ def answers(room: Room) -> Steps:
         "What has arrived when the last four bytes are 0d 0a 0d 0a?",
         read,
     )
-    key, wire = room.key(), room.knock()
     wire.send(room.request(key))
     response = room.answer(wire)
     if not response:
@@ -60,7 +75,11 @@ def answers(room: Room) -> Steps:
         "handshake.py: accept_key()",
     )
     check_accept(wire, response, key)
+    return response
 
+
+def choose_nothing(wire: Wire, response: Response) -> Steps:
+    """Look for lines that must not be there."""
     yield Step(
         "it chooses nothing that was not offered",
         "s4.2.2: only what the client has offered can be chosen",
@@ -72,14 +91,6 @@ def answers(room: Room) -> Steps:
             expected = f"no {name}, as none was offered"
             raise WrongError(wire, expected, one_header(response, name))
     wire.settle()
-
-    yield Step(
-        "a second user, with another key, gets another answer",
-        "s4.2.2: each answer is made from its own request",
-        "Where is the key kept, and whose is it?",
-        "server.py: Server.read_request()",
-    )
-    room.join()
 
 
 def check_accept(wire: Wire, response: Response, key: str) -> None:
