@@ -659,13 +659,7 @@ class Turns(unittest.TestCase):
     def tearDown(self):
         for user in self.server.users.values():
             user.socket.close()
-        for sock in (
-            self.server.listener,
-            self.server.alarm,
-            self.server.waker,
-        ):
-            if sock:
-                sock.close()
+        close_all(self.server)
 
     def say_too_much(self):
         """Say more than the first user's pipe and outbox hold; return all."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import unittest
 
+from codec import CLOSE
 from server import ChatRoom
 from tests import browsers
 from tests.support import DEADLINE, ROOT, Peer, Process, serving
@@ -54,10 +55,16 @@ class ProgramCase(unittest.TestCase):
             if re.search(pattern, str(said.get("nrong"))):
                 return said
 
-    @unittest.skipIf(sys.platform == "win32", "Windows has no such signal")
-    def end(self, program):
+    def end(self, program, *peers):
         """Ctrl-C: a Close 1001 for all, no traceback, exit status 0."""
         program.signal(signal.SIGINT)
+        for peer in peers:
+            while True:
+                opcode, message = peer.next()
+                if opcode == CLOSE:
+                    break
+            self.assertEqual(message.code, 1001)
+            peer.close()  # The program need not wait for an answer.
         self.assertEqual(program.end(), 0)
         self.assertEqual(program.errors, [])
 
@@ -68,15 +75,14 @@ class Clock(ProgramCase):
         said = [self.hear(peer, r"^It is \d\d:\d\d:\d\d\.$") for _ in "12"]
         self.assertNotEqual(said[0]["nrong"], said[1]["nrong"])
         self.assertEqual((said[0]["code"], said[0]["code1"]), (False, "all"))
-        self.end(clock)
-        self.assertEqual(peer.receive_close()[0], 1001)
+        self.end(clock, peer)
 
 
 class Sensor(ProgramCase):
     def test_a_thread_measures(self):
         peer = self.peer(sensor.port)
         self.hear(peer, r"^\d\d\.\d degrees$")
-        self.end(sensor)
+        self.end(sensor, peer)
 
     def test_the_trap(self):
         """Measured in the loop, everybody waits; the trace says so."""
@@ -109,7 +115,7 @@ class Bridge(ProgramCase):
         self.assertEqual(self.hear(self.here, "good")["code"], "1")
         said = self.hear(self.there, "good")
         self.assertEqual(said["nrong"], "Ana says: good & well")
-        self.end(self.bridge)
+        self.end(self.bridge, self.here)
         removed = self.hear(self.there, r"^\d+$")
         self.assertEqual(removed["type"], "rmove")
 
@@ -179,7 +185,7 @@ class Quiz(ProgramCase):
         self.assertEqual(results[0]["counts"], [1, 1, 0, 0])
         self.assertEqual([each["score"] for each in results], [1, 0, 0])
         self.assertEqual([r["choice"] for r in results], [1, 0, None])
-        self.end(game)
+        self.end(game, *peers)
 
     def told(self, peer, what):
         while True:

@@ -48,6 +48,7 @@ from tests.support import (
     ROOT,
     Peer,
     Process,
+    close_all,
     reset,
     send_signal,
     serving,
@@ -118,13 +119,7 @@ class Watched:
             sock.close()
         for user in self.server.users.values():
             user.socket.close()
-        for sock in (
-            self.server.listener,
-            self.server.alarm,
-            self.server.waker,
-        ):
-            if sock:
-                sock.close()
+        close_all(self.server)
 
 
 OPENING = """
