@@ -29,9 +29,10 @@ from typing import Any, Callable, Iterable, Iterator, NoReturn, Sequence
 from urllib.parse import urlsplit
 
 from lessons.checker import STAGES
-from lessons.checker.room import Address, NobodyError, Room, connect
+from lessons.checker.room import Address, NobodyError, Room
 from lessons.checker.verdict import Result, Step, label, make_failure
 from lessons.checker.wire import PATIENCE, WrongError
+from lessons.slow import connect
 from lessons.trace import ascii_only, cut
 
 
@@ -141,7 +142,7 @@ def reach(
     ends = time.monotonic() + STARTING
     while True:
         try:
-            return connect(address, patience)
+            return connect(address.host, address.port, 2 * patience)
         except OSError as error:
             if not is_starting() or time.monotonic() > ends:
                 why = error.strerror or str(error)
@@ -260,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def check_free(address: Address) -> None:
     """Raise NobodyError if another server is there: it would be checked."""
     try:
-        connect(address, PATIENCE).close()
+        connect(address.host, address.port, PATIENCE).close()
     except OSError:
         return
     raise NobodyError(f"port {address.port} is taken by another server")

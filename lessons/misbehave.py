@@ -15,7 +15,8 @@ import socket
 import time
 from typing import Any, Callable
 
-SMALL = 4096  # bytes; the kernel rounds it to what it thinks right
+from lessons.slow import SIZE, connect
+
 SHOWN = 1024  # bytes, at most, of one read
 
 
@@ -128,28 +129,5 @@ def never_read(client: Any) -> None:
 
     client.ask_read = ask_others  # A terminal has a keyboard, too.
     client.read = lambda: None if is_asleep() else read()
-    client.dial = lambda: dial_with_little_room(client)
-
-
-def dial_with_little_room(client: Any) -> socket.socket:
-    """Connect as Client.dial() does, but let the kernel keep little.
-
-    It must know before it connects, and the server with it. Else that sends
-    more than there is room for, and what was lost comes again only after
-    longer and longer pauses: there would be nothing to read at the end.
-    """
-    failure = OSError("the host has no address")
-    found = socket.getaddrinfo(
-        client.address.name, client.address.port, type=socket.SOCK_STREAM
-    )
-    for family, kind, protocol, _, place in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
-            sock.settimeout(client.timeout)
-            sock.connect(place)
-            return sock
-        except OSError as error:
-            sock.close()
-            failure = error
-    raise failure
+    where = client.address.name, client.address.port
+    client.dial = lambda: connect(*where, client.timeout, SIZE)

@@ -1,4 +1,4 @@
-"""--small-buffers: a slow reader shows after kilobytes, not megabytes."""
+"""Small buffers: a slow reader shows after kilobytes, not megabytes."""
 
 from __future__ import annotations
 
@@ -17,3 +17,30 @@ def shrink_buffers(listener: socket.socket) -> str:
         listener.setsockopt(socket.SOL_SOCKET, option, SIZE)
     took = listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     return f"Small buffers: asked for {SIZE} bytes, the kernel took {took}."
+
+
+def connect(
+    name: str, port: int, timeout: float, buffer: int = 0
+) -> socket.socket:
+    """Return a connected socket; OSError if nobody is there.
+
+    buffer: bytes that the kernel may keep for us; 0: as many as it likes.
+    The server hears of it with the first packet of TCP. Else it sends more
+    than there is room for, and what was lost comes again only after longer
+    and longer pauses.
+    """
+    failure = OSError("the name has no address")
+    for family, kind, protocol, _, place in socket.getaddrinfo(
+        name, port, type=socket.SOCK_STREAM
+    ):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            if buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            sock.settimeout(timeout)
+            sock.connect(place)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure

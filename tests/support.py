@@ -6,6 +6,7 @@ Everything here waits for a condition with a deadline, never for a time.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 import unittest
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import codec
@@ -74,6 +75,26 @@ def close_all(server):
     for sock in (server.listener, server.alarm, server.waker):
         if sock:
             sock.close()
+
+
+def call_main(main, arguments):
+    """Call a program's main(); return (exit status, stdout, stderr)."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code
+    return status, out.getvalue(), errors.getvalue()
+
+
+def side_by_side(test, function, cases):
+    """Call a function for each case, all at once, as tests mostly wait."""
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(function, *case) for case in cases]
+        for case, one in zip(cases, done):
+            with test.subTest(case):
+                one.result()
 
 
 def in_loop(server, call=bool, *arguments):

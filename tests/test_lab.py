@@ -9,14 +9,12 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
-import io
 import os
 import re
 import shutil
 import tempfile
 import unittest
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -47,7 +45,7 @@ from tests.students import (
     but,
     write,
 )
-from tests.support import RESETS, ROOT, WINDOWS
+from tests.support import RESETS, ROOT, WINDOWS, call_main
 
 NAMES = {number: lab.name for number, lab in LABS.items()}
 NAMES.pop(6)
@@ -318,18 +316,13 @@ class CommandLine(unittest.TestCase):
 
     def run_lab(self, *arguments):
         """Return (exit status, standard output, standard error)."""
-        out, errors = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(errors):
-            try:
-                status = program.main(arguments)
-            except SystemExit as end:
-                status = end.code
-        for text in (out.getvalue(), errors.getvalue()):
+        status, out, errors = call_main(program.main, arguments)
+        for text in (out, errors):
             for line in text.split("\n"):
                 self.assertLess(len(line), 80)
             self.assertTrue(text.isascii())
             self.assertNotIn("\x1b", text)  # this is no terminal
-        return status, out.getvalue(), errors.getvalue()
+        return status, out, errors
 
     def test_from_nothing_to_the_real_room(self):
         status, out, _ = self.run_lab("2")

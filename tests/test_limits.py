@@ -218,6 +218,15 @@ class Backlog(unittest.TestCase):
                 self.assertLess(sys.getsizeof(user.decoder.payload), 1000)
 
 
+def shout_at_once(running, bullies, flood, quiet):
+    """Let all say this, and one "hello"; none is heard before all are read."""
+    with mock.patch.object(running, "hear_all"):
+        for bully in bullies:
+            bully.write(flood)
+        quiet.send("hello")
+        wait_until(lambda: len(running.unheard) == len(bullies) + 1)
+
+
 class Stalls(unittest.TestCase):
     """What one user sends must not keep the others waiting for 100 ms."""
 
@@ -276,11 +285,7 @@ class Stalls(unittest.TestCase):
                     stack.enter_context(Peer(running.port)) for _ in range(31)
                 ]
                 running.observer, running.on_message = Meter(), on_message
-                with mock.patch.object(running, "hear_all"):
-                    for bully in bullies:
-                        bully.write(flood)
-                    quiet.send("hello")
-                    wait_until(lambda: len(running.unheard) == 31)
+                shout_at_once(running, bullies, flood, quiet)
                 wait_until(lambda: sum(map(len, heard.values())) == 60_001)
                 running.observer = None
         # With no time at all, each turn hears one user, and then the next.
@@ -310,11 +315,7 @@ class Stalls(unittest.TestCase):
             ]
             before = []
             running.on_message = lambda *_: before.append(len(frames))
-            with mock.patch.object(running, "hear_all"):
-                for bully in bullies:
-                    bully.write(fragments)
-                quiet.send("hello")
-                wait_until(lambda: len(running.unheard) == 31)
+            shout_at_once(running, bullies, fragments, quiet)
             wait_until(lambda: before)
             # Those who came first were heard once, or a few times.
             self.assertLess(before[0], 31 * server.HEARD_AT_ONCE * 5)
@@ -344,11 +345,7 @@ class Stalls(unittest.TestCase):
                     before.append(running.observer.blocks)
 
             running.observer, running.on_message = Meter(), on_message
-            with mock.patch.object(running, "hear_all"):
-                for bully in bullies:
-                    bully.write(flood)
-                quiet.send("hello")
-                wait_until(lambda: len(running.unheard) == 11)
+            shout_at_once(running, bullies, flood, quiet)
             wait_until(lambda: before)
             # One block in a hearing, and what is left of it at its turn's end.
             self.assertLessEqual(before[0], 2 * 11)

@@ -240,6 +240,7 @@ class Mistakes(ProgramCase):
                     out, errors = process.communicate(timeout=DEADLINE)
                     self.assertEqual(process.returncode, 2, errors)
                     self.assertNotIn(b"Traceback", errors)
+                    self.assertNotIn(b"server.py", errors)
                     self.assertEqual(out, b"")
 
     def run_wrongly(self, words):

@@ -20,7 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from pathlib import Path
 from unittest import mock
 
@@ -37,6 +37,7 @@ from tests.support import (
     ROOT,
     Peer,
     Process,
+    call_main,
     in_loop,
     reset,
     send_signal,
@@ -943,14 +944,8 @@ class CommandLine(unittest.TestCase):
                 (("--origin", ""), "origin"),
             ):
                 with self.subTest(arguments=arguments):
-                    out, err = io.StringIO(), io.StringIO()
-                    with redirect_stdout(out), redirect_stderr(err):
-                        try:
-                            status = server.main(arguments)
-                        except SystemExit as end:
-                            status = end.code
-                    err = err.getvalue()
-                    self.assertEqual((status, out.getvalue()), (2, ""))
+                    status, out, err = call_main(server.main, arguments)
+                    self.assertEqual((status, out), (2, ""))
                     self.assertRegex(err, r"^([ -~]{1,79}\n){1,2}$")
                     self.assertIn(words, err.replace("\n", " "))
 

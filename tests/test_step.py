@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 import unittest
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from socket import MSG_WAITALL
 from types import SimpleNamespace
@@ -44,6 +43,7 @@ from tests.support import (
     close_all,
     reset,
     serving,
+    side_by_side,
     wait_until,
 )
 
@@ -950,11 +950,7 @@ class AtATerminal(unittest.TestCase):
     def test_ways_out_of_a_question(self):
         ways = ("\x03", "\x04", signal.SIGTERM)
         cases = list(itertools.product(ways, (PREDICT, MENU)))
-        with ThreadPoolExecutor() as pool:
-            left = [pool.submit(self.leave, *case) for case in cases]
-            for case, one in zip(cases, left):
-                with self.subTest(case):
-                    one.result()
+        side_by_side(self, self.leave, cases)
 
     def leave(self, way, prompt):
         with Terminal() as terminal, connect(terminal.port):

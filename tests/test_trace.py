@@ -52,6 +52,7 @@ from tests.support import (
     reset,
     send_signal,
     serving,
+    side_by_side,
     wait_until,
 )
 from tests.test_fuzz import nonsense
@@ -1151,11 +1152,7 @@ class OnTheTerminal(unittest.TestCase):
             (("--small-buffers", "0"), r"^Small buffers: asked for 4096 bytes"),
             (("0", "--trace", "--recv-size", "1"), r"recv #1 -> 1 "),
         )
-        with ThreadPoolExecutor() as pool:
-            shown = [pool.submit(self.shows, *case) for case in cases]
-            for case, one in zip(cases, shown):
-                with self.subTest(case):
-                    one.result()
+        side_by_side(self, self.shows, cases)
 
     def shows(self, switches, expected):
         """Say Hello to a server with these switches; wait for its line."""

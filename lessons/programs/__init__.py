@@ -16,10 +16,12 @@ from lessons.trace import Trace
 from server import explain, serve, show
 
 
-def make_parser(text: str | None) -> argparse.ArgumentParser:
+def make_parser(name: str, text: str | None) -> argparse.ArgumentParser:
     """Return the parser that all have in common; text: what it is about."""
     parser = argparse.ArgumentParser(
-        description=(text or "").split("\n")[0], allow_abbrev=False
+        prog=f"python -m lessons.programs.{name}",
+        description=(text or "").split("\n")[0],
+        allow_abbrev=False,
     )
     parser.add_argument(
         "port", nargs="?", type=int, default=9000, help="9000 if left out"
@@ -48,8 +50,9 @@ def run(
     try:
         room, *guests = make(options)
     except OSError as error:
-        lines = explain(error, "127.0.0.1", options.port)
-        parser.exit(2, "\n".join(lines) + "\n")
+        lines = "\n".join(explain(error, "127.0.0.1", options.port))
+        lines = lines.replace("python server.py", parser.prog)
+        parser.exit(2, lines.replace("server.py: ", "") + "\n")
     except ValueError as error:  # of an address
         parser.error(str(error))
     if options.trace:

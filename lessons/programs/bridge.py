@@ -15,15 +15,12 @@ import json
 from typing import Any, Sequence
 from urllib.parse import urlencode
 
-from client import Client, State
+from client import NOT_THE_ROOMS, Client, State
 from handshake import Response
 from lessons.programs import make_parser, run
 from server import ChatRoom, User
 
 NAME = "bridge"
-NOT_THE_ROOMS = (
-    ValueError, LookupError, TypeError, AttributeError, RecursionError,
-)  # fmt: skip
 MAX_TEXT = 10_000  # characters; escaped, they are six times longer
 
 
@@ -102,7 +99,7 @@ def make(options: argparse.Namespace) -> Sequence[Any]:
     return [bridge, bridge.far]
 
 
-parser = make_parser(__doc__)
+parser = make_parser("bridge", __doc__)
 parser.add_argument("url", help="of the other room: ws://...")
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def make(options: argparse.Namespace) -> Sequence[ChatRoom]:
     return [room]
 
 
-parser = make_parser(__doc__)
+parser = make_parser("clock", __doc__)
 
 if __name__ == "__main__":
     run(parser, make)

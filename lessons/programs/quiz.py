@@ -115,7 +115,7 @@ def make(options: argparse.Namespace) -> Sequence[Quiz]:
     return [Quiz(options.port, options.seconds)]
 
 
-parser = make_parser(__doc__)
+parser = make_parser("quiz", __doc__)
 parser.add_argument(
     "--seconds", type=float, default=15, help="for an answer; 15"
 )

@@ -47,7 +47,7 @@ def make(options: argparse.Namespace) -> Sequence[ChatRoom]:
     return [room]
 
 
-parser = make_parser(__doc__)
+parser = make_parser("sensor", __doc__)
 parser.add_argument("--wrong", action="store_true", help="measure in the loop")
 
 if __name__ == "__main__":
