@@ -33,7 +33,7 @@ from lessons.checker.room import Address, NobodyError, Room
 from lessons.checker.verdict import Result, Step, label, make_failure
 from lessons.checker.wire import PATIENCE, WrongError
 from lessons.slow import connect
-from lessons.trace import ascii_only, cut
+from lessons.words import ascii_only, cut
 
 
 def check(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Collection, List, Union
+import functools
+import sys
+from typing import Any, Callable, Collection, List, Sequence, Union
 
 Block = Union[bytes, memoryview]
 User = Any  # the server's User; lessons do not import the server
@@ -50,3 +52,31 @@ class Observer:
 
     def ended(self) -> None:
         """The loop has ended."""
+
+
+class Several:
+    """Observers of one server, each told all, one after the other.
+
+    server.observer = Several([Trace(...), Record(...)])
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self.observers = list(observers)
+
+    def tell(self, observer: Observer, what: str, *arguments: Any) -> None:
+        """Tell one of them; if it raises, only this one hears no more."""
+        if observer in self.observers:
+            try:
+                getattr(observer, what)(*arguments)
+            except Exception as error:
+                sys.excepthook(type(error), error, error.__traceback__)
+                self.observers.remove(observer)
+
+    def tell_all(self, what: str, *arguments: Any) -> None:
+        """Tell each of them."""
+        for observer in list(self.observers):
+            self.tell(observer, what, *arguments)
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        """Return what passes a hook of Observer on to each of them."""
+        return functools.partial(self.tell_all, hook)

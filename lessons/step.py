@@ -11,18 +11,27 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import threading
 import time
 from typing import Any, Callable, Iterator
 
-from codec import in_words
+from lessons.asked import (
+    GUEST_WORKS,
+    KNOCKS,
+    ROOM,
+    names,
+    peek,
+    stand_still,
+    unfinished,
+    waiting_words,
+    why_missing,
+)
 from lessons.observer import User, Users
-from lessons.trace import Trace, ascii_only, cut, many, note
+from lessons.trace import Trace
+from lessons.words import ascii_only, cut, many, note
 
 PREDICT = "PREDICT which will select() give back? ids, or Enter: "
 MENU = "Enter go on | c continue | u users | b buffers | q quit > "
-MAX_PEEK = 64 * 1024  # bytes; of more than that, "or more" is enough
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -54,7 +63,7 @@ class Stepper(Trace):
     ) -> None:
         """Step through a turn; when nothing came, the server still sleeps."""
         ask_read, readable = self.seen(ask_read), self.seen(readable)
-        came = set(self.names([*readable, *writable]))
+        came = set(names(self.server, [*readable, *writable]))
         if not came or not self.asks or self.server.stopping:
             super().woke(ask_read, ask_write, readable, writable)
             return
@@ -62,18 +71,19 @@ class Stepper(Trace):
         self.begin_turn(has_work=True)
         self.show(self.asked_line(ask_read, ask_write))
         # Who has an outbox is in both lists, as everybody is read from.
-        asked = self.names({*ask_read, *ask_write})
+        asked = names(self.server, {*ask_read, *ask_write})
+        full = names(self.server, ask_write)
         predicted = self.predict(asked)
         self.show(self.got_line(readable, writable))
         self.judge(predicted, came)
         self.explain(readable, writable)
         for name in asked:
             if name in predicted - came:
-                self.explain_missing(name, ask_write)
+                self.tell_why(name, why_missing(name, full))
         self.offer_menu()
         self.begin_clock()
         self.awake = self.begun
-        self.stand_still(self.awake - began)
+        stand_still(self.server, self.awake - began)
         self.drop_failed()
 
     def ended(self) -> None:
@@ -107,29 +117,16 @@ class Stepper(Trace):
         """Show why each of these came back."""
         for user in readable:
             if user is self.server.listener:
-                self.tell_why("L read", "a newcomer knocks")
+                self.tell_why("L read", KNOCKS)
             elif hasattr(user, "key"):
                 self.tell_why(f"#{user.key} read", self.peek(user))
         for user in writable:
             if hasattr(user, "key"):
                 size = many(user.waiting, "byte")
                 self.tell_why(f"#{user.key} write", ROOM.format(size))
-        for name in self.names([*readable, *writable]):
+        for name in names(self.server, [*readable, *writable]):
             if name[0] == "G":
-                self.tell_why(name, "there is work for a guest of this loop")
-
-    def explain_missing(self, name: str, ask_write: Users) -> None:
-        """Show why this one did not come back."""
-        if name == "L":
-            self.tell_why(name, "nobody had knocked yet")
-            return
-        if name[0] == "G":
-            self.tell_why(name, "there was no work for this guest yet")
-            return
-        user = self.server.users[int(name[1:])]
-        is_full = user in ask_write
-        why = "the kernel's buffer is full" if is_full else NOT_ASKED
-        self.tell_why(name, f"nothing had come from it yet, and {why}")
+                self.tell_why(name, GUEST_WORKS)
 
     def tell_why(self, name: str, why: str) -> None:
         """Show one line of reasons."""
@@ -203,31 +200,10 @@ class Stepper(Trace):
 
     def peek(self, user: User) -> str:
         """Say what the kernel holds from a user; leave it there."""
-        size = 0
-        try:
-            size = len(user.socket.recv(MAX_PEEK, socket.MSG_PEEK))
-        except BlockingIOError:
-            return "nothing waiting"
-        except OSError as error:
-            # The kernel tells it only once, so read() will not see it.
+        size, error = peek(user)
+        if error and not isinstance(error, BlockingIOError):
             self.failed[user] = error
-        if user in self.failed:
-            why = in_words(self.failed[user])  # perhaps not in English
-            return "the connection failed: " + ascii_only(why)
-        if not size:
-            return "end of stream: it hangs up"
-        more = " or more" if size == MAX_PEEK else ""
-        return f"{many(size, 'byte')}{more} waiting"
-
-    def stand_still(self, seconds: float) -> None:
-        """Move all deadlines: the time of thinking does not count."""
-        for user in self.server.users.values():
-            user.deadline += seconds
-        for timer in self.server.timers:
-            timer.due += seconds
-        for guest in self.server.guests:
-            if hasattr(guest, "deadline"):  # of a Client
-                guest.deadline += seconds
+        return waiting_words(size, self.failed.get(user, error))
 
     def drop_failed(self) -> None:
         """Do for the failed what the server's own read would have done."""
@@ -236,8 +212,6 @@ class Stepper(Trace):
 
 
 HOW_TO_ANSWER = "type ids that were, or only Enter."
-ROOM = "room in the kernel's buffer; {} waiting in its outbox"
-NOT_ASKED = "its outbox is empty"  # so nobody asked whether there is room
 USERS = (
     "  user   name                  address                    "
     "handshaken  closing"
@@ -250,16 +224,6 @@ BUFFERS = """\
 def name_of(word: str) -> str:
     """Return the name of what the class typed as 3, #3 or L."""
     return f"#{word}" if word.isdigit() else word
-
-
-def unfinished(user: User) -> tuple[int, int]:
-    """Return how many bytes of something not yet whole are here, to come."""
-    # The trace's, where there is one: a student's decoder has other fields.
-    decoder = getattr(user.decoder, "walk", user.decoder)
-    rest = getattr(decoder, "rest", b"")  # of a header
-    payload = getattr(decoder, "payload", b"")  # of a message in pieces
-    here = len(user.head) + len(rest) + len(payload)
-    return here, getattr(decoder, "missing", 0)
 
 
 def yes_or_no(value: bool) -> str:

@@ -11,16 +11,16 @@ printable ASCII, whatever clients send.
 from __future__ import annotations
 
 import contextlib
-import textwrap
 import time
 from typing import Any, Callable, Collection, Iterator
 
 import codec
 from codec import CloseCode, Decoder, ProtocolError
+from lessons.asked import by_key, names, without_waker
 from lessons.explain import Line, accept_steps, explain_frame, explain_head
-from lessons.observer import Block, Observer, User, Users
+from lessons.observer import Block, Observer, Several, User, Users
+from lessons.words import WIDTH, cut, many, note, plain, quoted
 
-WIDTH = 78  # columns; a terminal in a projector's font has 80
 ROW = 8  # payload bytes in one line, so that words have room beside them
 MAX_SHOWN = 4 * ROW  # payload bytes of one frame
 MAX_FRAMES = 100  # of one turn; thousands are a flood
@@ -131,25 +131,14 @@ class Trace(Observer):
 
     def columns(self, word: str, read: Users, write: Users) -> str:
         """Return those to read from and those to write to, side by side."""
-        reads, writes = fit(self.names(read), 19), fit(self.names(write), 13)
+        reads = fit(names(self.server, read), 19)
+        writes = fit(names(self.server, write), 13)
         return f"{word:<6} read {reads:<19} write {writes:<13}"
 
     def seen(self, asked: Users) -> Users:
         """Leave out the socket by which call_soon() wakes the loop."""
-        waker = self.server.waker
-        self.is_called = waker in asked
-        return [each for each in asked if each is not waker]
-
-    def names(self, asked: Collection[Any]) -> list[str]:
-        """Return what they are called: L, the listening socket, #3, G1."""
-        listener, guests = self.server.listener, self.server.guests
-        users = [each for each in asked if hasattr(each, "key")]
-        names = [f"#{user.key}" for user in sorted(users, key=by_key)]
-        for number, guest in enumerate(guests, 1):
-            sockets = [*guest.ask_read(), *guest.ask_write()]
-            if any(each in sockets for each in asked):
-                names.append(f"G{number}")
-        return ["L", *names] if listener in asked else names
+        self.is_called = self.server.waker in asked
+        return without_waker(self.server, asked)
 
     # ---- users come and go ------------------------------------------------
 
@@ -417,7 +406,9 @@ class Walk(Decoder):
     def tell(self, what: str, *arguments: Any) -> None:
         """Call the trace as the server does: a bug in it ends no user."""
         server = self.trace.server
-        if server.observer is self.trace:
+        if isinstance(server.observer, Several):
+            server.observer.tell(self.trace, what, *arguments)
+        elif server.observer is self.trace:
             server.notify(what, *arguments)
 
 
@@ -662,43 +653,3 @@ def fit(names: list[str], width: int) -> str:
     end = f" .. ({len(names)})"
     kept = row[: width - len(end) + 1].rpartition(" ")[0]
     return kept + end
-
-
-def many(number: int, thing: str) -> str:
-    """Return "1 byte", "2 bytes"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def plain(data: bytes) -> str:
-    """Return bytes as ASCII; a dot for what cannot be printed."""
-    return "".join(chr(b) if 32 <= b < 127 else "." for b in data)
-
-
-def ascii_only(text: str) -> str:
-    """Return a text with a mark for each character that is not ASCII."""
-    return plain(text.encode("ascii", "replace"))
-
-
-def quoted(data: bytes) -> str:
-    """Return bytes as ASCII in quotation marks."""
-    return f'"{plain(data)}"'
-
-
-def cut(line: str, width: int = WIDTH) -> str:
-    """Return a line that fits; dots stand for what does not."""
-    return line if len(line) <= width else line[: width - 3] + "..."
-
-
-def by_key(user: User) -> int:
-    """Return what sorts users."""
-    return int(user.key)
-
-
-def note(text: str, indent: str = "") -> str:
-    """Return a sentence in as many lines as it needs."""
-    return textwrap.fill(
-        ascii_only(text),
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent + "  ",
-    )

@@ -26,12 +26,13 @@ from types import SimpleNamespace
 from unittest import mock
 
 import codec
+import lessons.asked
 import lessons.step
 import lessons.trace
 import server
 from client import Client
 from lessons.step import MENU, PREDICT, Stepper
-from lessons.trace import WIDTH
+from lessons.words import WIDTH
 from server import ChatRoom
 from tests.hostile import Clock, connect, frame, read_head, read_to_end, request
 from tests.support import (
@@ -301,7 +302,7 @@ class Why(unittest.TestCase):
 
     def test_more_than_it_looks_at(self):
         sock = self.lesson.join()
-        with mock.patch.object(lessons.step, "MAX_PEEK", 11):
+        with mock.patch.object(lessons.asked, "MAX_PEEK", 11):
             for data, size in (
                 (HELLO[:-1], "10 bytes"),
                 (HELLO[-1:] + HELLO[:-1], "11 bytes or more"),

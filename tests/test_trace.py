@@ -36,7 +36,8 @@ from codec import (
 )
 from lessons.observer import Observer
 from lessons.slow import shrink_buffers
-from lessons.trace import MAX_FRAMES, WIDTH, Trace
+from lessons.trace import MAX_FRAMES, Trace
+from lessons.words import WIDTH
 from server import Server
 from tests.hostile import connect
 from tests.support import (

@@ -16,7 +16,7 @@ from codec import (
 from lessons.checker.room import Room
 from lessons.checker.verdict import Step, Steps
 from lessons.checker.wire import Message, Wire, WrongError, describe
-from lessons.trace import many
+from lessons.words import many
 
 # ---- 3 to 5: one frame, and how it travels ----------------------------------
 

@@ -14,7 +14,7 @@ from handshake import GUID, Response, accept_key, tokens
 from lessons.checker.room import Room
 from lessons.checker.verdict import Step, Steps
 from lessons.checker.wire import Wire, WrongError, pump
-from lessons.trace import plain
+from lessons.words import plain
 
 
 def answers(room: Room) -> Steps:

@@ -13,7 +13,7 @@ from codec import encode_frame, to_payload
 from handshake import HandshakeError, Response
 from lessons.checker.wire import Message, Wire, WrongError, pump
 from lessons.slow import connect
-from lessons.trace import plain, quoted
+from lessons.words import plain, quoted
 
 
 class NobodyError(Exception):

@@ -10,15 +10,8 @@ from typing import Collection, Iterator, NamedTuple, Sequence
 from codec import CLOSE, mask
 from lessons.checker.wire import Wire, WrongError
 from lessons.explain import Field, explain_frame, explain_head
-from lessons.trace import (
-    WIDTH,
-    ascii_only,
-    close_words,
-    cut,
-    many,
-    plain,
-    quoted,
-)
+from lessons.trace import close_words
+from lessons.words import WIDTH, ascii_only, cut, many, plain, quoted
 
 ROW = 8  # bytes of a frame in one line, so that words have room beside them
 MAX_FRAMES = 3  # that are shown

@@ -27,7 +27,7 @@ from codec import (
     encode_frame,
     to_payload,
 )
-from lessons.trace import many, plain, quoted
+from lessons.words import many, plain, quoted
 
 Message = Union[str, bytes]
 Event = Tuple[int, Any]  # as Decoder.feed() yields it

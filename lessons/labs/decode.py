@@ -27,7 +27,8 @@ from lessons.labs.parts import (
     in_hex,
     shown,
 )
-from lessons.trace import Frame, many
+from lessons.trace import Frame
+from lessons.words import many
 
 KEY = bytes.fromhex("37fa213d")  # RFC 6455 s5.7
 OTHER_KEY = bytes.fromhex("0a141e28")

@@ -1,0 +1,101 @@
+"""Whom the loop asks select() for, what it got, and why.
+
+The trace, the stepper and the record of the loop say it in the same words.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Collection
+
+from codec import in_words
+from lessons.observer import User, Users
+from lessons.words import ascii_only, many
+
+MAX_PEEK = 64 * 1024  # bytes; of more than that, "or more" is enough
+
+KNOCKS = "a newcomer knocks"
+GUEST_WORKS = "there is work for a guest of this loop"
+ROOM = "room in the kernel's buffer; {} waiting in its outbox"
+
+# Why somebody does not come back; see why_missing().
+MISSING = {
+    "L": "nobody had knocked yet",
+    "guest": "there was no work for this guest yet",
+    "full": "nothing had come from it yet, and the kernel's buffer is full",
+    # So nobody asked whether there is room.
+    "quiet": "nothing had come from it yet, and its outbox is empty",
+}
+
+
+def without_waker(server: Any, asked: Users) -> Users:
+    """Leave out the socket by which call_soon() wakes the loop."""
+    return [each for each in asked if each is not server.waker]
+
+
+def names(server: Any, asked: Collection[Any]) -> list[str]:
+    """Return what they are called: L, the listening socket, #3, G1."""
+    users = [each for each in asked if hasattr(each, "key")]
+    found = [f"#{user.key}" for user in sorted(users, key=by_key)]
+    for number, guest in enumerate(server.guests, 1):
+        sockets = [*guest.ask_read(), *guest.ask_write()]
+        if any(each in sockets for each in asked):
+            found.append(f"G{number}")
+    return ["L", *found] if server.listener in asked else found
+
+
+def by_key(user: User) -> int:
+    """Return what sorts users."""
+    return int(user.key)
+
+
+def why_missing(name: str, ask_write: Collection[str]) -> str:
+    """Say why this one did not come back."""
+    kind = "full" if name in ask_write else "quiet"
+    return MISSING[{"L": "L", "G": "guest"}.get(name[0], kind)]
+
+
+def peek(user: User) -> tuple[int, OSError | None]:
+    """Return how many bytes the kernel holds from a user; leave them there.
+
+    And an error, of which the kernel tells only once: read() will not see
+    it. MAX_PEEK bytes: it may be more. BlockingIOError: there are none.
+    """
+    try:
+        return len(user.socket.recv(MAX_PEEK, socket.MSG_PEEK)), None
+    except OSError as error:
+        return 0, error
+
+
+def waiting_words(size: int, error: OSError | None) -> str:
+    """Say what peek() has found."""
+    if isinstance(error, BlockingIOError):
+        return "nothing waiting"
+    if error:
+        # In the words of the system, which are perhaps not English.
+        return "the connection failed: " + ascii_only(in_words(error))
+    if not size:
+        return "end of stream: it hangs up"
+    more = " or more" if size == MAX_PEEK else ""
+    return f"{many(size, 'byte')}{more} waiting"
+
+
+def unfinished(user: User) -> tuple[int, int]:
+    """Return how many bytes of something not yet whole are here, to come."""
+    # The trace's, where there is one: a student's decoder has other fields.
+    decoder = getattr(user.decoder, "walk", user.decoder)
+    rest = getattr(decoder, "rest", b"")  # of a header
+    payload = getattr(decoder, "payload", b"")  # of a message in pieces
+    here = len(user.head) + len(rest) + len(payload)
+    return here, getattr(decoder, "missing", 0)
+
+
+def stand_still(server: Any, seconds: float) -> None:
+    """Move all deadlines: the time of thinking does not count."""
+    for user in server.users.values():
+        user.deadline += seconds
+    for timer in server.timers:
+        timer.due += seconds
+    for guest in server.guests:
+        if hasattr(guest, "deadline"):  # of a Client
+            guest.deadline += seconds
