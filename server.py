@@ -1297,11 +1297,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, file=sys.stderr)
         return 2
 
-    asked = options.trace, options.step, options.small_buffers
-    if any(asked) or options.fault or options.lab:
+    asked = [options.trace, options.step, options.small_buffers]
+    asked += [options.watch, options.record, options.fault, options.lab]
+    if any(asked):
         import lessons  # not needed otherwise, so not even loaded
 
-        lessons.begin(room, options, show)
+        trouble = lessons.begin(room, options, show)
+        if trouble:
+            print(trouble, file=sys.stderr)
+            return 2
     serve(room)
     return 0
 
@@ -1340,7 +1344,10 @@ def serve(server: Server, *guests: Any) -> None:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options; with a wrong one, exit with two lines."""
     parser = make_parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # Or argparse would take the port of "--watch 9000" for that of the page.
+    words = ["--watch=next" if w == "--watch" else w for w in words]
+    options = parser.parse_args(words)
     if not 0 <= options.port <= 65535:
         parser.error(f"{options.port} is not a port; one is 1 to 65535")
     if min(options.max_message, options.max_backlog) < 1:
@@ -1385,6 +1392,10 @@ def make_parser() -> Parser:
     add("--trace=short", action="store_const", const="short", dest="trace",
         help="a line for each turn, frame and handshake")  # fmt: skip
     add("--step", action="store_true", help="predict what select() gives back")
+    add("--watch", metavar="PORT", type=watch_port,
+        help="show the loop on all screens, at the next port")  # fmt: skip
+    add("--record", metavar="FILE",
+        help="write each turn down, to be played back")  # fmt: skip
     add("--recv-size", metavar="BYTES", type=int, default=RECV_SIZE,
         help="read so many at a time, or fewer")  # fmt: skip
     add("--small-buffers", action="store_true",
@@ -1420,6 +1431,14 @@ def origin(text: str) -> str:
     except ValueError as error:
         message = f"{text[:30]!r}: {error}"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def watch_port(text: str) -> str:
+    """Return the port for --watch as text; "next" is the one behind ours."""
+    if text == "next" or (text.isdecimal() and int(text[:6]) <= 65535):
+        return text
+    message = f"{text[:30]!r} is not a port; one is 1 to 65535"
+    raise argparse.ArgumentTypeError(message)
 
 
 def fault(name: str) -> str:
@@ -1471,13 +1490,17 @@ def explain(error: Exception, host: str, port: int) -> list[str]:
 
 def invitation(server: Server) -> list[str]:
     """Return the first lines of the diary: what to type into a browser."""
+    here, *others = addresses(server)
+    first = f"Open {here}   (Ctrl-C closes the room)"
+    return [first, *(f"The class opens {other}" for other in others)]
+
+
+def addresses(server: Server) -> list[str]:
+    """Return where its page is: for this machine first, then for others."""
     host = f"[{server.host}]" if ":" in server.host else server.host
     here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-    lines = [f"Open http://{here}:{server.port}/   (Ctrl-C closes the room)"]
-    if here != host:
-        for other in lan_addresses(":" in host):
-            lines.append(f"The class opens http://{other}:{server.port}/")
-    return lines
+    others = lan_addresses(":" in host) if here != host else []
+    return [f"http://{each}:{server.port}/" for each in (here, *others)]
 
 
 def lan_addresses(is_v6: bool) -> list[str]:

@@ -10,15 +10,20 @@ from typing import Any, Callable
 
 from lessons.faults import install
 from lessons.labs import plug
+from lessons.link import Link, LinkError
+from lessons.observer import Several
+from lessons.record import Record, Recording
 from lessons.slow import shrink_buffers
 from lessons.step import Stepper
 from lessons.trace import Trace
+from lessons.words import ascii_only
 
 
-def begin(server: Any, options: Any, show: Callable[[str], None]) -> None:
+def begin(server: Any, options: Any, show: Callable[[str], None]) -> str:
     """Prepare a server for a lesson, before its loop begins.
 
-    options: of the command line; show: prints a text.
+    options: of the command line; show: prints a text. Returns why it cannot
+    begin, else "".
     """
     if options.fault:
         show(install(options.fault))
@@ -26,7 +31,54 @@ def begin(server: Any, options: Any, show: Callable[[str], None]) -> None:
         show(plug.install(module, show))
     if options.small_buffers:
         show(shrink_buffers(server.listener))
+    observers: list[Any] = []
     if options.step:
-        server.observer = Stepper(server, show, options.trace or "off")
+        observers.append(Stepper(server, show, options.trace or "off"))
     elif options.trace:
-        server.observer = Trace(server, show, options.trace)
+        observers.append(Trace(server, show, options.trace))
+    try:
+        if options.watch or options.record:
+            observers.append(make_record(server, options, show))
+    except LinkError as error:
+        return f"server.py: {error}"
+    except OSError as error:
+        name = ascii_only(options.record)[-40:]
+        return f"server.py: {name}: {error.strerror}; --record makes a new file"
+    if observers:
+        # One alone is told without a detour: that is 1 us each time.
+        is_alone = len(observers) == 1
+        server.observer = observers[0] if is_alone else Several(observers)
+    return ""
+
+
+def make_record(
+    server: Any, options: Any, show: Callable[[str], None]
+) -> Record:
+    """Return the observer that writes turns down, for a page and a file.
+
+    LinkError: the page cannot be served. OSError: the file cannot be made.
+    """
+    link = None
+    if options.watch:
+        port = server.port + 1 if server.port < 65535 else server.port - 1
+        if options.watch != "next":
+            port = int(options.watch)
+        settings = {
+            "host": server.host,
+            "port": port,
+            "origins": sorted(server.origins - {"null"}),
+            "max_backlog": server.max_backlog,
+            "ping_interval": server.ping_interval,
+        }
+        link = Link(settings, server.diary)
+    sinks = []
+    if options.record:
+        try:
+            sinks.append(Recording(options.record, server.diary))
+        except OSError:
+            if link:
+                link.close()
+            raise
+    if link:
+        show("\n".join(link.lines))
+    return Record(server, sinks, link)

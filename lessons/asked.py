@@ -55,6 +55,18 @@ def why_missing(name: str, ask_write: Collection[str]) -> str:
     return MISSING[{"L": "L", "G": "guest"}.get(name[0], kind)]
 
 
+def why_silent(server: Any, is_called: bool) -> str:
+    """Say why a turn does something, though nobody came back.
+
+    is_called: another thread has woken the loop.
+    """
+    if server.stopping:
+        return "the room closes"
+    if is_called:
+        return "another thread has called call_soon()"
+    return "a timer or a deadline is due"
+
+
 def peek(user: User) -> tuple[int, OSError | None]:
     """Return how many bytes the kernel holds from a user; leave them there.
 
@@ -86,7 +98,8 @@ def unfinished(user: User) -> tuple[int, int]:
     decoder = getattr(user.decoder, "walk", user.decoder)
     rest = getattr(decoder, "rest", b"")  # of a header
     payload = getattr(decoder, "payload", b"")  # of a message in pieces
-    here = len(user.head) + len(rest) + len(payload)
+    head = b"" if user.request else user.head
+    here = len(head) + len(rest) + len(payload)
     return here, getattr(decoder, "missing", 0)
 
 

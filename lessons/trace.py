@@ -16,9 +16,10 @@ from typing import Any, Callable, Collection, Iterator
 
 import codec
 from codec import CloseCode, Decoder, ProtocolError
-from lessons.asked import by_key, names, without_waker
+from lessons.asked import by_key, names, why_silent, without_waker
 from lessons.explain import Line, accept_steps, explain_frame, explain_head
 from lessons.observer import Block, Observer, Several, User, Users
+from lessons.stream import EXTENDED
 from lessons.words import WIDTH, cut, many, note, plain, quoted
 
 ROW = 8  # payload bytes in one line, so that words have room beside them
@@ -58,20 +59,12 @@ class Trace(Observer):
             if self.is_silent:
                 self.is_silent = False
                 self.turn += 1
-                text = f"{self.why_silent()}\n{text}"
+                why = why_silent(self.server, self.is_called)
+                text = f"turn {self.turn:<3} got nothing, but {why}\n{text}"
             began = time.monotonic()
             self.show(text)
             self.awake = time.monotonic()
             self.printing += self.awake - began
-
-    def why_silent(self) -> str:
-        """Return the line of a turn in which select() gave nobody back."""
-        why = "a timer or a deadline is due"
-        if self.server.stopping:
-            why = "the room closes"
-        elif self.is_called:
-            why = "another thread has called call_soon()"
-        return f"turn {self.turn:<3} got nothing, but {why}"
 
     # ---- the turn ---------------------------------------------------------
 
@@ -289,7 +282,7 @@ class Trace(Observer):
         if unused:
             shown.append(f"({many(unused, 'more line')} not used)")
         if "sec-websocket-accept" in needed:
-            shown += accept_lines(key)
+            shown += [f"  {name:<12}{row}" for name, row in accept_rows(key)]
         title = f"{kind} {way}"
         rows = [cut(f"  {row}") for row in shown]
         self.tell(
@@ -490,9 +483,6 @@ def what_is_missing(rest: bytes) -> str:
     return f"{there}|  the header needs {size - len(rest)} more"
 
 
-EXTENDED = {codec.LENGTH_16: 2, codec.LENGTH_64: 8}  # bytes
-
-
 # ---- how a frame is shown ---------------------------------------------------
 
 
@@ -623,16 +613,16 @@ def needed_line(line: Line) -> str:
     return f"{cut(plain(line.raw), WIDTH - 2 - len(needed)):<46}{needed}"
 
 
-def accept_lines(key: str) -> list[str]:
+def accept_rows(key: str) -> list[tuple[str, str]]:
     """Return how the answer to a Sec-WebSocket-Key is made, if it is one."""
     steps = accept_steps(key)
     if not steps:
         return []
     keyed, digest, accept = steps
     return [
-        f"  key + GUID  {plain(keyed)}",
-        f"  SHA-1       {digest.hex(' ')}",
-        f"  base64      {accept}",
+        ("key + GUID", plain(keyed)),
+        ("SHA-1", digest.hex(" ")),
+        ("base64", accept),
     ]
 
 

@@ -31,7 +31,15 @@ FLAGS = (
     "--remote-debugging-port=0",
     "--ignore-certificate-errors",  # of the tests' own
 )
-KEYS = {"Enter": (13, "\r"), "Tab": (9, "")}
+KEYS = {  # what it is called -> its number, and the text that it makes
+    "Enter": (13, "\r"),
+    "Tab": (9, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowRight": (39, ""),
+    " ": (32, " "),
+    "l": (76, "l"),
+    "p": (80, "p"),
+}
 
 
 class Browser(browsers.Browser):
@@ -110,7 +118,7 @@ class Tab(browsers.Tab):
         self.call("Input.insertText", text=text)
 
     def press(self, key):
-        """Press a key and let it go: Enter or Tab."""
+        """Press a key and let it go, one of KEYS."""
         code, text = KEYS[key]
         for kind in ("keyDown", "keyUp"):
             self.call(

@@ -32,7 +32,12 @@ user_pref("browser.newtab.preload", false);
 user_pref("browser.aboutwelcome.enabled", false);
 user_pref("ui.prefersReducedMotion", 1);
 """
-KEYS = {"Enter": "\ue006", "Tab": "\ue004"}  # WebDriver's names of them
+KEYS = {  # WebDriver's names of those that make no letter
+    "Enter": "\ue006",
+    "Tab": "\ue004",
+    "ArrowLeft": "\ue012",
+    "ArrowRight": "\ue014",
+}
 SCHEME = "layout.css.prefers-color-scheme.content-override"
 
 
@@ -120,8 +125,8 @@ class Tab(browsers.Tab):
         self.call("input.performActions", actions=[keyboard])
 
     def press(self, key):
-        """Press a key and let it go: Enter or Tab."""
-        self.type(KEYS[key])
+        """Press a key and let it go, such as Enter or l."""
+        self.type(KEYS.get(key, key))
 
     def choose_file(self, selector, path):
         """Choose a file as if in the dialog of an <input type=file>."""

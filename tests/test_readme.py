@@ -22,7 +22,7 @@ import client
 import server
 from lessons.faults import FAULTS
 from lessons.ladder import CLAIMS
-from tests import bench
+from tests import bench, bench_watch
 from tests.support import DEADLINE, ROOT, Process, close_all
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -93,7 +93,8 @@ class Commands(unittest.TestCase):
                         self.parse(program, arguments)
                 except SystemExit:
                     self.fail(errors.getvalue())
-        programs = {"server.py", "client.py", "tests/bench.py", "-m", "-c"}
+        programs = {"server.py", "client.py", "-m", "-c"}
+        programs |= {"tests/bench.py", "tests/bench_watch.py"}
         self.assertEqual(found, programs)
 
     def parse(self, program, arguments):
@@ -106,6 +107,8 @@ class Commands(unittest.TestCase):
             client.make_parser().parse_args(arguments)
         elif program == "tests/bench.py":
             bench.parse_arguments(arguments)
+        elif program == "tests/bench_watch.py":
+            bench_watch.make_parser().parse_args(arguments)
         elif program == "-m":
             module = arguments.pop(0)
             if module.startswith("lessons."):
@@ -153,6 +156,10 @@ class Commands(unittest.TestCase):
 
     def test_the_programs(self):
         programs = [text for language, text in BLOCKS if language == "python"]
+        self.assertEqual(len(programs), 2)
+        start = "import time\nfrom server import ChatRoom\nroom = ChatRoom()\n"
+        lines = [code for code in CODE if code.startswith("room.every(1, ")]
+        programs += [start + line for line in lines]
         self.assertEqual(len(programs), 3)
         listen = server.listen
         with mock.patch(

@@ -1,0 +1,100 @@
+"""What a line of a record means, bit by bit, for the page.
+
+The room writes the bytes of frames down; here, in another process, they are
+explained, with the words of the trace.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterator
+
+from lessons.trace import ROW, Frame, bit_pattern, close_words
+from lessons.words import many, quoted
+
+
+def explained(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a turn whose frames are explained, bit by bit."""
+    events = [
+        explain_event(event) if event["what"] == "frame" else event
+        for event in line["events"]
+    ]
+    return {**line, "events": events}
+
+
+def explain_event(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a frame with its fields, the rows of its payload, and notes."""
+    event = dict(event)
+    data = bytes.fromhex(event.pop("bytes"))
+    hidden = event.pop("hidden")
+    frame = Frame(data)
+    kind = frame.opcode.meaning
+    if kind == "reserved":
+        kind = f"opcode 0x{frame.opcode.value:X}"
+    flags = [
+        {"MASK": "MASKED"}.get(field.name, field.name)
+        for field in frame.fields
+        if field.name in ("FIN", "RSV", "MASK") and field.value
+    ]
+    text = "" if hidden else quoted(frame.plain)
+    return {
+        **event,
+        "kind": kind,
+        "flags": flags,
+        "text": text,
+        "fields": list(field_rows(frame)),
+        "payload": [] if hidden else list(payload_rows(frame)),
+        "notes": list(notes(frame, event["size"], hidden)),
+    }
+
+
+def field_rows(frame: Frame) -> Iterator[dict[str, Any]]:
+    """Yield each field but the payload."""
+    for field in frame.fields:
+        if field is frame.payload:
+            return
+        bits = bit_pattern(field.raw[0], field.bits) if field.bits else ""
+        yield {
+            "offset": field.offset,
+            "hex": field.raw.hex(" "),
+            "bits": bits,
+            "name": field.name,
+            "value": field.value,
+            "meaning": field.meaning,
+            "part": "key" if field.name == "masking key" else "header",
+        }
+
+
+def payload_rows(frame: Frame) -> Iterator[dict[str, Any]]:
+    """Yield the payload that was kept: as it travelled, and unmasked."""
+    if not frame.payload:
+        return
+    for at in range(0, len(frame.plain), ROW):
+        raw = frame.payload.raw[at : at + ROW]
+        row = frame.plain[at : at + ROW]
+        # Each row begins with the key's start.
+        key = (frame.key * ROW)[: len(raw)] if frame.key else b""
+        yield {
+            "offset": frame.payload.offset + at,
+            "hex": raw.hex(" "),
+            "key": key.hex(" "),
+            "plain": row.hex(" ") if frame.key else "",
+            "text": quoted(row),
+        }
+
+
+def notes(frame: Frame, size: int, hidden: bool) -> Iterator[str]:
+    """Yield what is to be said of a frame as a whole."""
+    if hidden:
+        yield f"for one only: its {payload_size(frame)} bytes are not shown"
+        return
+    more = payload_size(frame) - len(frame.plain)
+    if more > 0:
+        yield f"({many(more, 'more byte')} not shown)"
+    if frame.opcode.meaning == "CLOSE":
+        yield close_words(frame.plain)
+
+
+def payload_size(frame: Frame) -> int:
+    """Return how long the header says that the payload is."""
+    length = frame.named.get("extended length") or frame.named["length"]
+    return length.value
