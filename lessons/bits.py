@@ -1,4 +1,4 @@
-"""What a line of a record means, bit by bit, for the page.
+"""What a line of a record means, bit by bit, and each phase of the loop.
 
 The room writes the bytes of frames down; here, in another process, they are
 explained, with the words of the trace.
@@ -6,6 +6,8 @@ explained, with the words of the trace.
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any, Iterator
 
 from lessons.trace import ROW, Frame, bit_pattern, close_words
@@ -98,3 +100,32 @@ def payload_size(frame: Frame) -> int:
     """Return how long the header says that the payload is."""
     length = frame.named.get("extended length") or frame.named["length"]
     return length.value
+
+
+PHASES = ("ask", "wait", "accept", "read", "write", "late")
+
+
+def find_phases(turn: Any) -> Iterator[dict[str, Any]]:
+    """Yield the numbered phases of turn(), each with its most telling line.
+
+    They are found by their comments, "# 4. Read once from each ...", and what
+    tells most is the first call behind it: self.read(user).
+    """
+    try:
+        lines, first = inspect.getsourcelines(turn)
+    except OSError:
+        return  # There is no source, only compiled code.
+    number = 0
+    for at, line in enumerate(lines, first):
+        found = re.match(r" *# ([1-6])\. ", line)
+        if found:
+            number = int(found[1])
+        elif number and re.search(r"\b(self\.\w+|wait)\(", line):
+            name = PHASES[number - 1]
+            yield {
+                "number": number,
+                "name": name,
+                "line": at,
+                "code": line.strip(),
+            }
+            number = 0

@@ -12,7 +12,7 @@ line is one turn in which something came or was done:
     events        what was read, said and written, in its order
 
 The bytes of a frame are its header and 64 of its payload, in hex; of what is
-perhaps for one user only, there is no payload. explained() in watch.py tells
+perhaps for one user only, there is no payload. explained() in bits.py tells
 what they mean.
 """
 
@@ -20,17 +20,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import inspect
 import json
-import re
 import time
-from typing import Any, Callable, Collection, Iterator, Sequence
+from typing import Any, Callable, Collection, Sequence
 
 from codec import CLOSE, MASK, OPCODE
 from lessons.asked import (
     GUEST_WORKS,
     KNOCKS,
-    MISSING,
     ROOM,
     by_key,
     names,
@@ -434,48 +431,14 @@ class Turn:
         return {**line, "silent": self.silent} if self.silent else line
 
 
-# ---- what stands at the start of a record -----------------------------------
+# ---- where a record goes to -------------------------------------------------
 
 
 def make_header(server: Any) -> dict[str, Any]:
-    """Return the first line: the phases of turn(), and how to read on."""
+    """Return the first line: what this is, and of which room."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
     host = f"[{host}]" if ":" in host else host
-    return {
-        "watch": VERSION,
-        "room": f"http://{host}:{server.port}/",
-        "phases": list(find_phases(type(server).turn)),
-        "reasons": MISSING,
-    }
-
-
-PHASES = ("ask", "wait", "accept", "read", "write", "late")
-
-
-def find_phases(turn: Any) -> Iterator[dict[str, Any]]:
-    """Yield the numbered phases of turn(), each with its most telling line.
-
-    They are found by their comments, "# 4. Read once from each ...", and what
-    tells most is the first call behind it: self.read(user).
-    """
-    try:
-        lines, first = inspect.getsourcelines(turn)
-    except OSError:
-        return  # There is no source, only compiled code.
-    number = 0
-    for at, line in enumerate(lines, first):
-        found = re.match(r" *# ([1-6])\. ", line)
-        if found:
-            number = int(found[1])
-        elif number and re.search(r"\b(self\.\w+|wait)\(", line):
-            name = PHASES[number - 1]
-            yield {
-                "number": number,
-                "name": name,
-                "line": at,
-                "code": line.strip(),
-            }
-            number = 0
+    return {"watch": VERSION, "room": f"http://{host}:{server.port}/"}
 
 
 class Recording:

@@ -21,7 +21,8 @@ from collections import Counter
 from typing import Any, Callable, Dict, Iterator, Sequence
 
 from codec import CloseCode
-from lessons.bits import explained
+from lessons.asked import MISSING
+from lessons.bits import explained, find_phases
 from lessons.record import MAX_RECORD, VERSION
 from lessons.words import ascii_only
 from server import RECV_SIZE, Server, User, addresses, explain, serve
@@ -113,6 +114,7 @@ class Watch(Server):
         self.lesson = read_record(LESSON)
         self.order = order
         self.key = key
+        self.phases = list(find_phases(Server.turn))
         self.tabs: dict[User, Tab] = {}
         self.state = "running"  # or "armed", or "asking"
         self.question: Fields = {}  # that is open, or nothing
@@ -175,8 +177,15 @@ class Watch(Server):
         is_live = history is self.live and self.order
         kept = {"turns": history.most_turns, "bytes": history.most_bytes}
         source = "live" if is_live else "recording"
-        header = history.header or {}
-        return {"hello": 1, **header, "source": source, "kept": kept}
+        return {
+            "hello": 1,
+            "source": source,
+            "room": (history.header or {}).get("room", ""),
+            # Of the files that are here, also if the record is older.
+            "phases": self.phases,
+            "reasons": MISSING,
+            "kept": kept,
+        }
 
     # ---- tabs -------------------------------------------------------------
 
