@@ -38,11 +38,14 @@ def explain_event(event: dict[str, Any]) -> dict[str, Any]:
         if field.name in ("FIN", "RSV", "MASK") and field.value
     ]
     text = "" if hidden else quoted(frame.plain)
+    if len(frame.plain) < payload_size(frame) and not hidden:
+        text = text[:-1] + '..."'
     return {
         **event,
         "kind": kind,
         "flags": flags,
         "text": text,
+        "length": payload_size(frame),
         "fields": list(field_rows(frame)),
         "payload": [] if hidden else list(payload_rows(frame)),
         "notes": list(notes(frame, event["size"], hidden)),
@@ -105,27 +108,23 @@ def payload_size(frame: Frame) -> int:
 PHASES = ("ask", "wait", "accept", "read", "write", "late")
 
 
-def find_phases(turn: Any) -> Iterator[dict[str, Any]]:
-    """Yield the numbered phases of turn(), each with its most telling line.
+def find_phases(turn: Any) -> list[dict[str, Any]]:
+    """Return the numbered phases of turn(), and the lines that do the work.
 
-    They are found by their comments, "# 4. Read once from each ...", and what
-    tells most is the first call behind it: self.read(user).
+    They are found by their comments, "# 4. Read once from each ...", and the
+    lines by what they call: self.read(user).
     """
+    phases: list[dict[str, Any]] = []
     try:
         lines, first = inspect.getsourcelines(turn)
     except OSError:
-        return  # There is no source, only compiled code.
-    number = 0
+        return []  # There is no source, only compiled code.
     for at, line in enumerate(lines, first):
         found = re.match(r" *# ([1-6])\. ", line)
         if found:
             number = int(found[1])
-        elif number and re.search(r"\b(self\.\w+|wait)\(", line):
             name = PHASES[number - 1]
-            yield {
-                "number": number,
-                "name": name,
-                "line": at,
-                "code": line.strip(),
-            }
-            number = 0
+            phases.append({"number": number, "name": name, "calls": []})
+        elif phases and re.search(r"\b(self\.(?!notify)\w+|wait)\(", line):
+            phases[-1]["calls"].append({"line": at, "code": line.strip()})
+    return phases

@@ -24,7 +24,7 @@ import json
 import time
 from typing import Any, Callable, Collection, Sequence
 
-from codec import CLOSE, MASK, OPCODE
+from codec import CLOSE, MASK, OPCODE, PING, in_words
 from lessons.asked import (
     GUEST_WORKS,
     KNOCKS,
@@ -42,7 +42,7 @@ from lessons.explain import explain_head
 from lessons.observer import Block, Observer, User, Users
 from lessons.stream import MAX_PIECES, Piece, Stream, divide
 from lessons.trace import OF_HANDSHAKES, accept_rows, what_is_missing
-from lessons.words import many, plain
+from lessons.words import ascii_only, many, plain
 
 # Nobody sees more than twenty turns in a second, and to write one down takes
 # about a millisecond. After a pause, a rush is shown whole.
@@ -74,6 +74,7 @@ class Record(Observer):
         self.started = self.begun = self.rested = time.monotonic()
         self.credit = float(SHOWN_AT_ONCE)  # turns that may be shown now
         self.came = False  # somebody is ready
+        self.has_left = False  # somebody, in this turn
         self.turn: Turn | None = None  # what is written down, if it is shown
         self.streams: dict[User, Stream] = {}
         self.behind: dict[User, bytes] = {}  # what came behind a request
@@ -103,6 +104,7 @@ class Record(Observer):
         is_called = self.server.waker in readable
         self.came = bool(writable) or len(readable) > is_called
         self.number += self.came
+        self.has_left = False
         is_question = self.is_asked() and self.came
         self.turn = None
         if self.credit >= 1 or is_question:
@@ -144,11 +146,13 @@ class Record(Observer):
         """End the line, and hand it over."""
         turn, now = self.turn, time.monotonic()
         self.turn = None
+        if self.came or (turn and turn.events):
+            self.rested = now
         if not turn or not (self.came or turn.events):
             return
         # A turn without work counts if it shows something, as in the trace.
         self.number += not self.came
-        took, self.rested = now - self.begun, now
+        took = now - self.begun
         self.credit -= 1
         self.put(turn.whole(self.number, took), turn.is_question)
 
@@ -170,6 +174,7 @@ class Record(Observer):
 
     def left(self, user: User, why: str) -> None:
         """Note who has gone."""
+        self.has_left = True
         self.slow.discard(user)
         self.streams.pop(user, None)
         self.behind.pop(user, None)
@@ -180,8 +185,13 @@ class Record(Observer):
     def received(self, user: User, data: bytes) -> None:
         """Note one read, and what ends in it."""
         size = len(data)
+        if self.turn:
+            self.turn.note_read(user, size)
         if not data:
-            self.add("recv", user, size=0, text="the end of the stream")
+            text = "the end of the stream"
+            if user.error:  # Turn.answer() has found it.
+                text = ascii_only(in_words(user.error))
+            self.add("recv", user, size=0, text=text)
         elif user.closing and not user.awaits_close:
             text = f"thrown away: #{user.key} is leaving"
             self.add("recv", user, size=size, text=text)
@@ -197,7 +207,7 @@ class Record(Observer):
         self.add("recv", user, size=size, text=f"the empty line {there}")
         if end:
             self.behind[user] = rest
-            self.add_head(user, head, "in", "request complete")
+            self.add_head(user, head, len(head) + 4, "in", "request complete")
 
     def read_frames(self, user: User, data: bytes) -> None:
         """Note how one read divides into frames."""
@@ -227,7 +237,7 @@ class Record(Observer):
             return
         head, _, body = block.partition(b"\r\n\r\n")
         text = f"and {many(len(body), 'byte')} of body" if body else "answer"
-        self.add_head(user, head, "out", text)
+        self.add_head(user, head, len(block), "out", text)
         rest = self.behind.pop(user, b"")
         if block.startswith(b"HTTP/1.1 101") and rest:
             self.read_frames(user, rest)
@@ -252,14 +262,13 @@ class Record(Observer):
         """Note how the kernel takes what waits, if not all at once."""
         if user.error:
             return  # left() will tell why
+        text = "the kernel took all of it"
         if user.waiting:
             self.slow.add(user)
             text = "the kernel's buffer is full"
         elif user in self.slow:
             self.slow.remove(user)
             text = "its outbox is empty again"
-        else:
-            return
         waiting = user.waiting
         self.add("wrote", user, phase=5, size=sent, waiting=waiting, text=text)
 
@@ -277,16 +286,21 @@ class Record(Observer):
             text = f"and {many(frames, 'more frame')}"
             self.turn.add({"phase": 4, "what": "more", "who": [], "text": text})
 
-    def add_head(self, user: User, head: bytes, way: str, text: str) -> None:
-        """Note a request or an answer: the lines that are needed of it."""
+    def add_head(
+        self, user: User, head: bytes, size: int, way: str, text: str
+    ) -> None:
+        """Note a request or an answer: the lines that are needed of it.
+
+        size: with its body, bytes.
+        """
         if not self.turn:
             return
         lines = explain_head(head)
         # By name: each header once, however often somebody sends it.
         needed = {line.name: line for line in lines if line.needed}
-        shown = [lines[0]]
+        kind, shown = "HTTP", [lines[0]._replace(needed="")]
         if OF_HANDSHAKES.intersection(needed):
-            shown = list(needed.values())
+            kind, shown = "HANDSHAKE", list(needed.values())
         key, request = "", user.request
         if request and "sec-websocket-accept" in needed:
             key = request.headers.get("Sec-WebSocket-Key", "")
@@ -295,12 +309,19 @@ class Record(Observer):
             user,
             phase=4 if way == "in" else 5,
             way=way,
-            size=len(head) + 4,
+            kind=kind,
+            size=size,
             text=text,
             rows=[[plain(each.raw[:MAX_LINE]), each.needed] for each in shown],
             rest=len(lines) - len(shown),
             accept=accept_rows(key),
         )
+
+    def phase_of(self, head: bytes) -> int:
+        """Return in which phase a frame was made that goes out."""
+        # Pings, goodbyes, and what is said of those who left.
+        is_late = head[0] & OPCODE == PING or self.server.stopping
+        return 6 if is_late or self.has_left else 5
 
     def add_frame(
         self, who: Collection[User], frame: Piece, hides: bool, way: str = "in"
@@ -310,9 +331,10 @@ class Record(Observer):
         if hides:
             head, start = head[: -4 if head[1] & MASK else None], b""
         assert self.turn
+        phase = 4 if way == "in" else self.phase_of(head)
         self.turn.add(
             {
-                "phase": 4 if way == "in" else 5,
+                "phase": phase,
                 "what": "frame",
                 "way": way,
                 "who": [f"#{user.key}" for user in who][:MAX_USERS],
@@ -356,6 +378,12 @@ class Turn:
         """Return what those are called who are listed."""
         shown = [u for u in asked if u in self.chosen or not hasattr(u, "key")]
         return names(self.server, shown)
+
+    def note_read(self, user: User, size: int) -> None:
+        """Correct what was waiting, as more may have come meanwhile."""
+        if size > self.kernel.get(user, size):
+            self.kernel[user] = size
+            self.ready["read"][f"#{user.key}"] = waiting_words(size, None)
 
     def answer(self, readable: Users, writable: Users) -> None:
         """Note who came back, and why."""
@@ -416,6 +444,7 @@ class Turn:
             text = f"and {self.left_out} more of such events"
             more = {"phase": 6, "what": "more", "who": [], "text": text}
             self.events.append(more)
+        self.events.sort(key=lambda event: event["phase"])  # else as it was
         present = self.chosen.intersection(self.server.users.values())
         line = {
             "turn": number,

@@ -114,7 +114,7 @@ class Watch(Server):
         self.lesson = read_record(LESSON)
         self.order = order
         self.key = key
-        self.phases = list(find_phases(Server.turn))
+        self.phases = find_phases(Server.turn)
         self.tabs: dict[User, Tab] = {}
         self.state = "running"  # or "armed", or "asking"
         self.question: Fields = {}  # that is open, or nothing
@@ -224,10 +224,13 @@ class Watch(Server):
 
     def tell_news(self) -> None:
         """Tell all tabs what has changed, and the teachers the votes."""
-        teachers = [user for user, tab in self.tabs.items() if tab.is_teacher]
+        live = [
+            user for user, tab in self.tabs.items() if tab.history is self.live
+        ]
+        teachers = [user for user in live if self.tabs[user].is_teacher]
         votes = self.votes_now()
         news = {
-            "tabs": len(self.tabs),
+            "tabs": len(live),
             "teachers": len(teachers),
             "state": self.state,
             "voters": len(votes),
@@ -235,7 +238,8 @@ class Watch(Server):
         if news != self.news:
             self.news = news
             self.broadcast(json.dumps({"status": news}))
-        counts = {"round": self.round, **count(votes)}
+        before = list(map(count, self.rounds))
+        counts = {"round": self.round, "before": before, **count(votes)}
         if self.question and counts != self.counts:
             self.counts = counts
             for user in teachers:
@@ -316,7 +320,7 @@ class Watch(Server):
         return [
             tab.picks
             for tab in self.tabs.values()
-            if self.question and tab.voted == now
+            if self.question and tab.voted == now and not tab.is_teacher
         ]
 
     def end_question(self, line: Fields) -> None:
@@ -512,7 +516,8 @@ def follow() -> int:
         watch = Watch(live=live, order=order, key=key, **settings)
     except OSError as error:
         why = explain(error, settings["host"], settings["port"])[0]
-        answer = {"trouble": f"{why}\nTake another one for --watch=PORT."}
+        why = why.replace("server.py: ", "")
+        answer = {"trouble": f"{why}\nTake another one: --watch=PORT"}
         sock.sendall(json.dumps(answer).encode() + b"\n")
         return 2
     lines = list(invitation(watch, key))
