@@ -1298,8 +1298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     asked = [options.trace, options.step, options.small_buffers]
-    asked += [options.watch, options.record, options.fault, options.lab]
-    if any(asked):
+    asked += [options.watch, options.fault, options.lab]
+    if any(asked) or options.record is not None:
         import lessons  # not needed otherwise, so not even loaded
 
         trouble = lessons.begin(room, options, show)

@@ -37,8 +37,9 @@ def begin(server: Any, options: Any, show: Callable[[str], None]) -> str:
     elif options.trace:
         observers.append(Trace(server, show, options.trace))
     try:
-        if options.watch or options.record:
-            observers.append(make_record(server, options, show))
+        if options.watch or options.record is not None:
+            # First: the trace must not tell what the class shall predict.
+            observers.insert(0, make_record(server, options, show))
     except LinkError as error:
         return f"server.py: {error}"
     except OSError as error:
@@ -67,12 +68,11 @@ def make_record(
             "host": server.host,
             "port": port,
             "origins": sorted(server.origins - {"null"}),
-            "max_backlog": server.max_backlog,
             "ping_interval": server.ping_interval,
         }
         link = Link(settings, server.diary)
     sinks = []
-    if options.record:
+    if options.record is not None:
         try:
             sinks.append(Recording(options.record, server.diary))
         except OSError:

@@ -6,6 +6,7 @@ explained, with the words of the trace.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from typing import Any, Iterator
@@ -48,7 +49,7 @@ def explain_event(event: dict[str, Any]) -> dict[str, Any]:
         "length": payload_size(frame),
         "fields": list(field_rows(frame)),
         "payload": [] if hidden else list(payload_rows(frame)),
-        "notes": list(notes(frame, event["size"], hidden)),
+        "notes": list(notes(frame, hidden)),
     }
 
 
@@ -87,14 +88,21 @@ def payload_rows(frame: Frame) -> Iterator[dict[str, Any]]:
         }
 
 
-def notes(frame: Frame, size: int, hidden: bool) -> Iterator[str]:
+def notes(frame: Frame, hidden: bool) -> Iterator[str]:
     """Yield what is to be said of a frame as a whole."""
     if hidden:
-        yield f"for one only: its {payload_size(frame)} bytes are not shown"
+        size = many(payload_size(frame), "byte")
+        yield f"for one only: its text of {size} is not shown"
         return
     more = payload_size(frame) - len(frame.plain)
     if more > 0:
         yield f"({many(more, 'more byte')} not shown)"
+    if frame.opcode.meaning == "TEXT" and not more:
+        with contextlib.suppress(UnicodeDecodeError):  # half a character
+            letters = len(frame.plain.decode())
+            if letters < len(frame.plain):
+                characters = many(letters, "character")
+                yield f"{characters}, {many(len(frame.plain), 'byte')}"
     if frame.opcode.meaning == "CLOSE":
         yield close_words(frame.plain)
 

@@ -22,7 +22,11 @@ from typing import Any, Callable
 START_SECONDS = 20.0  # a slow machine needs two of them to start a Python
 STOP_SECONDS = 1.0
 TICK = 0.1  # seconds; Ctrl-C does not wake select() on Windows
+# The page says "alive" again and again while the room stands still. When it
+# is silent for so long, it has hung, and the room goes on.
+PATIENCE = 10.0
 MAX_LINE = 4096  # bytes of what the page's process says
+FAILED = "The page's own process did not start."
 
 
 class LinkError(Exception):
@@ -44,6 +48,7 @@ class Link:
         self.asks = False
         self.rest = b""  # of a line that the kernel did not take whole
         self.heard = b""  # of an order that is not whole
+        self.heard_at = 0.0  # when the last one came
         self.process, self.socket = start()
         try:
             self.socket.settimeout(START_SECONDS)
@@ -52,7 +57,7 @@ class Link:
             self.socket.setblocking(False)
         except (OSError, ValueError):
             self.close()
-            raise LinkError("The page's own process did not start.") from None
+            raise LinkError(FAILED) from None
         if "trouble" in answer:
             self.close()
             raise LinkError(answer["trouble"])
@@ -64,6 +69,11 @@ class Link:
         if self.is_open and (must or not self.rest):
             self.rest += line
             self.flush()
+
+    def ask(self, question: bytes) -> None:
+        """Hand over a question; from now on the page must say "alive"."""
+        self.heard_at = time.monotonic()
+        self.put(question, must=True)
 
     def flush(self) -> None:
         """Send what the kernel takes."""
@@ -89,13 +99,18 @@ class Link:
                 self.lose()
             *lines, self.heard = (self.heard + data).split(b"\n")
             for line in lines:
-                self.asks = line == b"ask"  # else it is "go"
+                if line != b"alive":
+                    self.asks = line == b"ask"  # else it is "go"
+                self.heard_at = time.monotonic()
 
     def wait(self) -> None:
         """Sleep until an order comes, but not for long."""
         writes = [self.socket] if self.rest else []
         select.select([self.socket], writes, [], TICK)
         self.hear()
+        if self.asks and time.monotonic() > self.heard_at + PATIENCE:
+            self.asks = False
+            self.say("The page to watch the loop hangs; the room goes on.")
 
     def lose(self) -> None:
         """Go on without the page."""
@@ -127,14 +142,17 @@ def start() -> tuple[subprocess.Popen[bytes], socket.socket]:
         own: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             own = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lessons.watch", "--link"],
-            stdin=subprocess.PIPE,
-            # Its modules are these, wherever the room was started.
-            cwd=root if os.path.isdir(root) else None,
-            env={**os.environ, "PYTHONPATH": root},
-            **own,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lessons.watch", "--link"],
+                stdin=subprocess.PIPE,
+                # Its modules are these, wherever the room was started.
+                cwd=root if os.path.isdir(root) else None,
+                env={**os.environ, "PYTHONPATH": root},
+                **own,
+            )
+        except OSError:
+            raise LinkError(FAILED) from None
         assert process.stdin
         place = f"{listener.getsockname()[1]} {token}\n"
         with contextlib.suppress(OSError), process.stdin:
@@ -161,4 +179,4 @@ def accept(
         sock.close()
     process.kill()
     process.wait()
-    raise LinkError("The page's own process did not start.")
+    raise LinkError(FAILED)

@@ -53,7 +53,7 @@ MAX_EVENTS = 40  # in one line
 MAX_FRAMES = 8  # in one line; each is 2 KB when it is explained
 MAX_PAYLOAD = 64  # bytes of each frame
 MAX_LINE = 100  # bytes of each line of a request
-MAX_RECORD = 16 * 1024 * 1024  # bytes of a file; some thousand turns
+MAX_RECORD = 4 * 1024 * 1024  # bytes of a file: two thousand turns, or more
 VERSION = 1  # of this format
 
 
@@ -75,6 +75,7 @@ class Record(Observer):
         self.credit = float(SHOWN_AT_ONCE)  # turns that may be shown now
         self.came = False  # somebody is ready
         self.has_left = False  # somebody, in this turn
+        self.has_done = False  # something, in this turn
         self.turn: Turn | None = None  # what is written down, if it is shown
         self.streams: dict[User, Stream] = {}
         self.behind: dict[User, bytes] = {}  # what came behind a request
@@ -104,7 +105,7 @@ class Record(Observer):
         is_called = self.server.waker in readable
         self.came = bool(writable) or len(readable) > is_called
         self.number += self.came
-        self.has_left = False
+        self.has_left = self.has_done = False
         is_question = self.is_asked() and self.came
         self.turn = None
         if self.credit >= 1 or is_question:
@@ -135,7 +136,7 @@ class Record(Observer):
         """
         # Not to those who keep a record: there, all is answered.
         question = json.dumps(turn.question(self.number)).encode()
-        self.link.put(question + b"\n", must=True)
+        self.link.ask(question + b"\n")
         while self.link.asks and not self.server.stopping:
             self.link.wait()
         now = time.monotonic()
@@ -146,13 +147,15 @@ class Record(Observer):
         """End the line, and hand it over."""
         turn, now = self.turn, time.monotonic()
         self.turn = None
-        if self.came or (turn and turn.events):
-            self.rested = now
-        if not turn or not (self.came or turn.events):
+        if not (self.came or self.has_done):
             return
-        # A turn without work counts if it shows something, as in the trace.
+        # A turn without work counts if it does something, as in the trace.
         self.number += not self.came
-        took = now - self.begun
+        self.rested = now
+        if not turn:
+            return
+        # Not from self.begun: other observers may have asked the class.
+        took = now - self.server.now
         self.credit -= 1
         self.put(turn.whole(self.number, took), turn.is_question)
 
@@ -211,7 +214,9 @@ class Record(Observer):
 
     def read_frames(self, user: User, data: bytes) -> None:
         """Note how one read divides into frames."""
-        stream = self.streams.setdefault(user, Stream())
+        stream = self.streams.get(user)
+        if not stream:
+            stream = self.streams[user] = Stream(self.server.max_message)
         was_begun = bool(stream.rest or stream.missing)
         pieces, count = stream.feed(data, MAX_PIECES if self.turn else 0)
         if self.turn:
@@ -224,8 +229,8 @@ class Record(Observer):
                 text = what_is_missing(stream.rest)
             self.add("recv", user, size=len(data), text=text)
             for piece in pieces:
-                self.add_frame([user], piece, stream.hides(piece))
-            self.add_more(count - len(pieces))
+                self.add_frame([user], piece, piece.hidden)
+            self.add_more(count - len(pieces), 4)
 
     # ---- what goes out ----------------------------------------------------
 
@@ -251,12 +256,13 @@ class Record(Observer):
         self, users: Collection[User], block: bytes, is_for_one: bool
     ) -> None:
         """Note the frames of a block; what is said to one stays a secret."""
+        self.has_done = True
         if self.turn:
             pieces, count = divide(block)
             for piece in pieces:
                 is_data = piece.head[0] & OPCODE < CLOSE
                 self.add_frame(users, piece, is_for_one and is_data, "out")
-            self.add_more(count - len(pieces))
+            self.add_more(count - len(pieces), 5)
 
     def wrote(self, user: User, sent: int) -> None:
         """Note how the kernel takes what waits, if not all at once."""
@@ -276,15 +282,17 @@ class Record(Observer):
 
     def add(self, what: str, user: User, phase: int = 4, **more: Any) -> None:
         """Note something that one user does, or that is done to it."""
+        self.has_done = True
         if self.turn:
             who = [f"#{user.key}"]
             self.turn.add({"phase": phase, "what": what, "who": who, **more})
 
-    def add_more(self, frames: int) -> None:
+    def add_more(self, frames: int, phase: int) -> None:
         """Note how many frames are not shown."""
         if self.turn and frames:
             text = f"and {many(frames, 'more frame')}"
-            self.turn.add({"phase": 4, "what": "more", "who": [], "text": text})
+            more = {"phase": phase, "what": "more", "who": [], "text": text}
+            self.turn.add(more)
 
     def add_head(
         self, user: User, head: bytes, size: int, way: str, text: str
@@ -388,9 +396,11 @@ class Turn:
     def answer(self, readable: Users, writable: Users) -> None:
         """Note who came back, and why."""
         server, read = self.server, self.ready["read"]
-        for name in self.names([*readable, *writable]):
-            if name[0] in "LG":
-                read[name] = KNOCKS if name == "L" else GUEST_WORKS
+        for way, came in ("read", readable), ("write", writable):
+            for name in self.names(came):
+                if name[0] in "LG":
+                    why = KNOCKS if name == "L" else GUEST_WORKS
+                    self.ready[way][name] = why
         for user in sorted(self.chosen.intersection(readable), key=by_key):
             size, error = peek(user)
             read[f"#{user.key}"] = waiting_words(size, error)

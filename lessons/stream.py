@@ -11,20 +11,23 @@ from typing import NamedTuple
 
 from codec import (
     BINARY,
+    CLOSE,
     CONTINUATION,
     FIN,
     LENGTH,
     LENGTH_16,
     LENGTH_64,
     MASK,
+    MAX_CONTROL,
     OPCODE,
+    OPCODES,
     TEXT,
     mask,
 )
 
 MAX_KEPT = 256  # bytes of a payload, from its start
 MAX_END = 8  # and from its end
-MAX_PIECES = 8  # frames of one read, or of one block; of more, the number
+MAX_PIECES = 4  # frames of one read, or of one block; of more, the number
 
 EXTENDED = {LENGTH_16: 2, LENGTH_64: 8}  # bytes of the length behind it
 # A form of the room; the last one is for all, or one's own name. All others
@@ -38,13 +41,15 @@ class Piece(NamedTuple):
     """One frame: what is kept of it.
 
     head: the header; start, end: the first and the last bytes of its
-    payload, as they travelled; size: bytes in all.
+    payload, as they travelled; size: bytes in all; hidden: perhaps only one
+    other user may see the payload.
     """
 
     head: bytes
     start: bytes
     end: bytes
     size: int
+    hidden: bool = False
 
     def plain(self) -> tuple[bytes, bytes]:
         """Return start and end without the mask."""
@@ -53,6 +58,108 @@ class Piece(NamedTuple):
         key = self.head[-4:]
         shift = (self.size - len(self.head) - len(self.end)) % 4
         return mask(self.start, key), mask(self.end, key[shift:] + key[:shift])
+
+
+class Stream:
+    """Frames, as their bytes arrive.
+
+    max_message: of a user; behind a header that breaks a rule, and behind a
+    Close, nothing counts. None: the frames are our own. rest: of a header
+    that is not whole; missing: bytes of a payload.
+    """
+
+    def __init__(self, max_message: int | None = None) -> None:
+        self.max_message = max_message
+        self.rest = b""
+        self.missing = 0
+        self.begun: Piece | None = None
+        self.has_ended = False
+        self.is_secret = False  # the message whose fragments come
+
+    def feed(
+        self, data: bytes, most: int = MAX_PIECES
+    ) -> tuple[list[Piece], int]:
+        """Return the first frames that end in data, and how many do.
+
+        most: so many are wanted; to make a piece costs more than to go on.
+        """
+        pieces: list[Piece] = []
+        count = at = 0
+        if self.begun:
+            at = self.go_on(data)
+            if self.missing:
+                return [], 0
+            pieces, count = [self.judged(self.begun)][:most], 1
+            self.end_at(self.begun.head[0])
+            self.begun = None
+        if self.rest:
+            data, at = self.rest + data[at:], 0
+        self.rest = b""
+        while not self.has_ended:
+            sizes = measure(data, at)
+            if not sizes:
+                self.rest = data[at:]
+                break
+            head, length = sizes
+            start, end = at + head, at + head + length
+            if self.is_refused(data[at], data[at + 1], length):
+                self.has_ended = True
+                end = min(end, len(data))
+            if end > len(data):
+                frame = piece(data, at, start, len(data))
+                self.begun = frame._replace(size=head + length)
+                self.missing = end - len(data)
+                break
+            # Of each first fragment one must know whether it is secret.
+            if count < most or not data[at] & FIN:
+                frame = self.judged(piece(data, at, start, end))
+                if count < most:
+                    pieces.append(frame)
+            self.end_at(data[at])
+            count += 1
+            at = end
+        return pieces, count
+
+    def go_on(self, data: bytes) -> int:
+        """Take more of the payload that has begun; return how much."""
+        assert self.begun
+        size = min(self.missing, len(data))
+        kept = MAX_KEPT - len(self.begun.start)
+        start = self.begun.start + data[: max(0, min(size, kept))]
+        end = (self.begun.end + data[:size])[-MAX_END:]
+        self.begun = self.begun._replace(start=start, end=end)
+        self.missing -= size
+        return size
+
+    def end_at(self, first: int) -> None:
+        """End behind a user's Close; first: the first byte of a frame."""
+        if self.max_message is not None and first & OPCODE == CLOSE:
+            self.has_ended = True
+
+    def is_refused(self, first: int, second: int, length: int) -> bool:
+        """Tell whether a header breaks a rule, whatever came before."""
+        if self.max_message is None:
+            return False
+        if first not in FIRST_BYTES or not second & MASK:
+            return True
+        is_control = first & OPCODE >= CLOSE
+        return length > (MAX_CONTROL if is_control else self.max_message)
+
+    def judged(self, frame: Piece) -> Piece:
+        """Return a frame that says whether all may see it."""
+        opcode = frame.head[0] & OPCODE
+        if opcode == CONTINUATION:
+            return frame._replace(hidden=self.is_secret)
+        hidden = may_be_whisper(frame)
+        if opcode in (TEXT, BINARY):
+            self.is_secret = hidden
+        return frame._replace(hidden=hidden)
+
+
+# What a frame may begin with: FIN and an opcode; a control frame has FIN.
+FIRST_BYTES = frozenset(
+    [CONTINUATION, TEXT, BINARY, *(FIN | opcode for opcode in OPCODES)]
+)
 
 
 def measure(data: bytes, at: int) -> tuple[int, int] | None:
@@ -72,95 +179,6 @@ def measure(data: bytes, at: int) -> tuple[int, int] | None:
     return size, length
 
 
-class Stream:
-    """The frames of one user, as its bytes arrive.
-
-    rest: of a header that is not whole; missing: bytes of a payload.
-    """
-
-    def __init__(self) -> None:
-        self.rest = b""
-        self.missing = 0
-        self.begun: Piece | None = None
-        self.is_secret = False  # of the message in fragments
-
-    def feed(
-        self, data: bytes, most: int = MAX_PIECES
-    ) -> tuple[list[Piece], int]:
-        """Return the first frames that end in data, and how many do.
-
-        most: so many are wanted; to make a piece costs more than to go on.
-        """
-        pieces: list[Piece] = []
-        count = at = 0
-        if self.begun:
-            at = min(self.missing, len(data))
-            self.go_on(data[:at])
-            if self.missing:
-                return [], 0
-            pieces.append(self.begun)
-            self.note_fragment(self.begun)
-            self.begun = None
-            count = 1
-        if self.rest:
-            data, at = self.rest + data[at:], 0
-        while True:
-            sizes = measure(data, at)
-            if not sizes:
-                self.rest = data[at:]
-                return pieces, count
-            head, length = sizes
-            start, end = at + head, at + head + length
-            if end > len(data):
-                self.rest = b""
-                self.begin(data, at, head, length)
-                return pieces, count
-            if count < most:
-                pieces.append(piece(data, at, start, end))
-            if not data[at] & FIN:
-                self.note_fragment(piece(data, at, start, end))
-            count += 1
-            at = end
-
-    def begin(self, data: bytes, at: int, head: int, length: int) -> None:
-        """Keep the start of a frame whose payload is not whole."""
-        start = at + head
-        self.begun = piece(data, at, start, len(data))
-        self.begun = self.begun._replace(size=head + length)
-        self.missing = start + length - len(data)
-
-    def go_on(self, data: bytes) -> None:
-        """Take more of the payload that has begun."""
-        assert self.begun
-        missing = MAX_KEPT - len(self.begun.start)
-        start = self.begun.start + data[: max(0, missing)]
-        end = (self.begun.end + data)[-MAX_END:]
-        self.begun = self.begun._replace(start=start, end=end)
-        self.missing -= len(data)
-
-    def note_fragment(self, frame: Piece) -> None:
-        """Remember whether a message that begins here may be a whisper."""
-        if frame.head[0] & OPCODE in (TEXT, BINARY):
-            self.is_secret = may_be_whisper(frame)
-
-    def hides(self, frame: Piece) -> bool:
-        """Tell whether perhaps only one other user may see this payload."""
-        if frame.head[0] & OPCODE == CONTINUATION:
-            return self.is_secret
-        return may_be_whisper(frame)
-
-
-def may_be_whisper(frame: Piece) -> bool:
-    """Tell whether a frame begins what may be for one user only.
-
-    When in doubt, yes: of a fragment nobody knows what will follow.
-    """
-    start, end = frame.plain()
-    if frame.head[0] & OPCODE != TEXT or not begins_form(start):
-        return False
-    return not (frame.head[0] & FIN and is_for_all(frame, start, end))
-
-
 def piece(data: bytes, at: int, start: int, end: int) -> Piece:
     """Return the frame at data[at:end], whose payload begins at start."""
     return Piece(
@@ -171,19 +189,29 @@ def piece(data: bytes, at: int, start: int, end: int) -> Piece:
     )
 
 
-def begins_form(start: bytes) -> bool:
-    """Tell whether a text is, or may become, one of the room's forms."""
+def may_be_whisper(frame: Piece) -> bool:
+    """Tell whether a frame begins what may be for one user only.
+
+    When in doubt, yes: of a fragment nobody knows what will follow.
+    """
+    if frame.head[0] & OPCODE != TEXT:
+        return False
+    start, end = frame.plain()
+    if frame.head[0] & FIN:
+        return start.startswith(FORMS) and not is_for_all(frame, start, end)
+    # The first fragment may be shorter than "nr=".
     return any(start.startswith(f) or f.startswith(start) for f in FORMS)
 
 
 def is_for_all(frame: Piece, start: bytes, end: bytes) -> bool:
     """Tell whether a form surely says something to all, or a name."""
     if frame.size - len(frame.head) > MAX_KEPT:
-        return end == TO_ALL
-    names = start.startswith(NAMING) and b"&" not in start[len(NAMING) :]
-    return names or (end == TO_ALL and start.count(b"key=") == 1)
+        return end == TO_ALL and b"key=" not in start
+    if start.startswith(NAMING):
+        return b"&" not in start[len(NAMING) :]
+    return end == TO_ALL and start.count(b"key=") == 1
 
 
 def divide(block: bytes) -> tuple[list[Piece], int]:
-    """Return the first frames of a block, and how many there are."""
+    """Return the first frames of our own block, and how many there are."""
     return Stream().feed(block)

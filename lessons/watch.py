@@ -85,6 +85,7 @@ class Tab:
         self.next = 0  # the turn that it gets next
         self.is_greeted = False
         self.is_teacher = False
+        self.news: Fields = {}  # what it was told last
         self.asked = (0, 0)  # the question and the round that it has got
         self.voted = (0, 0)  # the question and the round of its vote
         self.picks: frozenset[str] = frozenset()
@@ -94,8 +95,8 @@ class Watch(Server):
     """The server of the page: history, questions and votes.
 
     live: what comes by the link, or what is played back; lesson: what is
-    played to those who ask for /lesson; order: tells the room "ask" or "go";
-    None: nobody can be asked.
+    played to those who ask for /lesson; order: tells the room "ask", "go" or
+    "alive"; None: nobody can be asked.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Watch(Server):
         self.round = 0
         self.rounds: list[list[frozenset[str]]] = []  # the votes of each
         self.right = self.votes = 0  # of all questions
-        self.news: Fields = {}  # what the tabs were told last
+        self.news: Fields = {}  # what the tabs are told
         self.counts: Fields = {}  # what the teachers were told last
         self.leave: Any = None  # the timer that lets the room go on
         if order:
@@ -161,6 +162,7 @@ class Watch(Server):
         if not tab.is_greeted and history.header:
             tab.is_greeted = True
             self.send(user, json.dumps(self.hello(history)))
+            self.tell_status(user, tab)
         tab.next = max(tab.next, history.first)
         while tab.next < history.end and user.waiting < MAX_AHEAD:
             self.send(user, history.get(tab.next))
@@ -196,8 +198,6 @@ class Watch(Server):
         tab = Tab(self.lesson if is_lesson else self.live)
         self.tabs[user] = tab
         self.push(user, tab)
-        if self.news and not is_lesson:
-            self.send(user, json.dumps({"status": self.news}))
 
     def on_close(self, user: User, code: int, reason: str) -> None:
         """Forget a tab, and its vote."""
@@ -224,6 +224,8 @@ class Watch(Server):
 
     def tell_news(self) -> None:
         """Tell all tabs what has changed, and the teachers the votes."""
+        if self.state == "asking" and self.order:
+            self.order("alive")  # Or the room would not wait for us.
         live = [
             user for user, tab in self.tabs.items() if tab.history is self.live
         ]
@@ -235,9 +237,9 @@ class Watch(Server):
             "state": self.state,
             "voters": len(votes),
         }
-        if news != self.news:
-            self.news = news
-            self.broadcast(json.dumps({"status": news}))
+        self.news = news
+        for user, tab in self.tabs.items():
+            self.tell_status(user, tab)
         before = list(map(count, self.rounds))
         counts = {"round": self.round, "before": before, **count(votes)}
         if self.question and counts != self.counts:
@@ -245,11 +247,17 @@ class Watch(Server):
             for user in teachers:
                 self.send(user, json.dumps({"votes": counts}))
 
+    def tell_status(self, user: User, tab: Tab) -> None:
+        """Tell a tab what has changed, also one that looks at the lesson."""
+        if tab.is_greeted and tab.news != self.news:
+            tab.news = self.news
+            self.send(user, json.dumps({"status": self.news}))
+
     # ---- what a tab may ask for -------------------------------------------
 
     def take_key(self, user: User, said: Fields) -> None:
         """Make a teacher of who knows the key."""
-        key = str(said.get("key")).encode()
+        key = str(said.get("key")).encode(errors="replace")
         # In constant time: how long it takes must not tell what is right.
         if not secrets.compare_digest(key, self.key.encode()):
             raise RefusedError("That is not the key.")
@@ -288,7 +296,11 @@ class Watch(Server):
         known = {*asked["read"], *asked["write"]}
         if not isinstance(picks, list) or not picks:
             raise RefusedError("A vote names at least one.")
-        unknown = [pick for pick in picks if pick not in known]
+        unknown = [
+            pick
+            for pick in picks
+            if not isinstance(pick, str) or pick not in known
+        ]
         if unknown:
             raise RefusedError(f"{unknown[0]!r:.16} was not asked for.")
         tab = self.tabs[user]
@@ -303,8 +315,8 @@ class Watch(Server):
             raise RefusedError("There is no question now.")
 
     def go_on(self) -> None:
-        """Let the room go on: with a question open, its turn will come."""
-        self.tell_room("go", "asking" if self.question else "running")
+        """Let the room go on: if a question is open, its turn will come."""
+        self.tell_room("go", "running")
 
     def tell_room(self, order: str, state: str) -> None:
         """Tell the room what to do."""
@@ -432,7 +444,7 @@ def read_record(path: str) -> History:
 
     OSError: it cannot be read; ValueError: it is no record.
     """
-    history = History(MAX_RECORD, MAX_RECORD)
+    history = History(MAX_RECORD, 64 * MAX_RECORD)  # never so many
     with open(path, "rb") as file:
         lines = file.read(MAX_RECORD).split(b"\n")
     for number, text in enumerate(lines[:-1], 1):  # The last one is cut.
@@ -474,7 +486,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         watch = Watch("127.0.0.1", options.port, history)
     except OSError as error:
-        return fail(explain(error, "127.0.0.1", options.port)[0])
+        why = explain(error, "127.0.0.1", options.port)[0]
+        return fail(why.replace("server.py: ", ""))
     serve(watch, Pusher(watch, None))
     return 0
 
