@@ -1435,7 +1435,8 @@ def origin(text: str) -> str:
 
 def watch_port(text: str) -> str:
     """Return the port for --watch as text; "next" is the one behind ours."""
-    if text == "next" or (text.isdecimal() and int(text[:6]) <= 65535):
+    is_number = text.isdecimal() and len(text) < 6
+    if text == "next" or (is_number and int(text) <= 65535):
         return text
     message = f"{text[:30]!r} is not a port; one is 1 to 65535"
     raise argparse.ArgumentTypeError(message)

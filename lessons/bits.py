@@ -14,12 +14,18 @@ from typing import Any, Iterator
 from lessons.trace import ROW, Frame, bit_pattern, close_words
 from lessons.words import many, quoted
 
+MAX_EVENTS = 64  # that are explained; a room writes fewer
+MAX_HEX = 2 * 80  # digits of a frame: a header, and 64 bytes of its payload
+
 
 def explained(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a turn whose frames are explained, bit by bit."""
+    """Return a turn whose frames are explained, bit by bit.
+
+    A record may be forged: there may be far too many of them.
+    """
     events = [
         explain_event(event) if event["what"] == "frame" else event
-        for event in line["events"]
+        for event in line["events"][:MAX_EVENTS]
     ]
     return {**line, "events": events}
 
@@ -27,7 +33,7 @@ def explained(line: dict[str, Any]) -> dict[str, Any]:
 def explain_event(event: dict[str, Any]) -> dict[str, Any]:
     """Return a frame with its fields, the rows of its payload, and notes."""
     event = dict(event)
-    data = bytes.fromhex(event.pop("bytes"))
+    data = bytes.fromhex(event.pop("bytes")[:MAX_HEX])
     hidden = event.pop("hidden")
     frame = Frame(data)
     kind = frame.opcode.meaning

@@ -48,7 +48,7 @@ class Link:
         self.asks = False
         self.rest = b""  # of a line that the kernel did not take whole
         self.heard = b""  # of an order that is not whole
-        self.heard_at = 0.0  # when the last one came
+        self.silence = 0.0  # seconds of waiting, since the last one
         self.process, self.socket = start()
         try:
             self.socket.settimeout(START_SECONDS)
@@ -72,7 +72,7 @@ class Link:
 
     def ask(self, question: bytes) -> None:
         """Hand over a question; from now on the page must say "alive"."""
-        self.heard_at = time.monotonic()
+        self.silence = 0.0
         self.put(question, must=True)
 
     def flush(self) -> None:
@@ -97,18 +97,24 @@ class Link:
                 data = b""
             if not data:
                 self.lose()
-            *lines, self.heard = (self.heard + data).split(b"\n")
-            for line in lines:
-                if line != b"alive":
-                    self.asks = line == b"ask"  # else it is "go"
-                self.heard_at = time.monotonic()
+            self.heard += data
+        while b"\n" in self.heard:
+            line, _, self.heard = self.heard.partition(b"\n")
+            self.silence = 0.0
+            if line == b"ask":
+                self.asks = True
+            elif line == b"go":
+                self.asks = False
+                return  # What comes behind it is for the turns to come.
 
     def wait(self) -> None:
         """Sleep until an order comes, but not for long."""
         writes = [self.socket] if self.rest else []
         select.select([self.socket], writes, [], TICK)
+        # Not by the clock: the whole machine may have slept.
+        self.silence += TICK
         self.hear()
-        if self.asks and time.monotonic() > self.heard_at + PATIENCE:
+        if self.asks and self.silence > PATIENCE:
             self.asks = False
             self.say("The page to watch the loop hangs; the room goes on.")
 
@@ -157,7 +163,12 @@ def start() -> tuple[subprocess.Popen[bytes], socket.socket]:
         place = f"{listener.getsockname()[1]} {token}\n"
         with contextlib.suppress(OSError), process.stdin:
             process.stdin.write(place.encode())
-        return process, accept(listener, process, token)
+        try:
+            return process, accept(listener, process, token)
+        except KeyboardInterrupt:
+            process.kill()
+            process.wait()
+            sys.exit(130)
 
 
 def accept(

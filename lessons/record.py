@@ -372,7 +372,8 @@ class Turn:
         listed = [*first, *server.unsent, *server.users.values()]
         users = [each for each in listed if hasattr(each, "key")]
         once = list(dict.fromkeys(users))
-        self.chosen = set(once[:MAX_USERS])
+        # Of a question, nobody is left out: that would be half the answer.
+        self.chosen = set(once if is_question else once[:MAX_USERS])
         self.kernel: dict[User, int] = {}  # bytes to be read
         self.outbox = {user: user.waiting for user in self.chosen}
         self.events: list[dict[str, Any]] = []
@@ -424,7 +425,10 @@ class Turn:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return how those are listed who are here, or were till now."""
-        return [self.row(user) for user in sorted(self.chosen, key=by_key)]
+        listed = sorted(self.chosen, key=by_key)
+        if self.is_question:
+            listed = listed[:MAX_USERS]
+        return [self.row(user) for user in listed]
 
     def row(self, user: User) -> dict[str, Any]:
         """Return what is shown of one user."""
@@ -455,7 +459,8 @@ class Turn:
             more = {"phase": 6, "what": "more", "who": [], "text": text}
             self.events.append(more)
         self.events.sort(key=lambda event: event["phase"])  # else as it was
-        present = self.chosen.intersection(self.server.users.values())
+        rows = self.rows()
+        listed = sum(row["state"] != "gone" for row in rows)
         line = {
             "turn": number,
             "at": round(self.at, 4),
@@ -463,8 +468,8 @@ class Turn:
             "took": round(took, 6),
             "asked": self.asked,
             "ready": self.ready,
-            "users": self.rows(),
-            "more": len(self.server.users) - len(present),
+            "users": rows,
+            "more": len(self.server.users) - listed,
             "events": self.events,
         }
         return {**line, "silent": self.silent} if self.silent else line

@@ -15,17 +15,27 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 from collections import Counter
 from typing import Any, Callable, Dict, Iterator, Sequence
 
 from codec import CloseCode
+from handshake import HandshakeError, Request
 from lessons.asked import MISSING
 from lessons.bits import explained, find_phases
 from lessons.record import MAX_RECORD, VERSION
 from lessons.words import ascii_only
-from server import RECV_SIZE, Server, User, addresses, explain, serve
+from server import (
+    RECV_SIZE,
+    Server,
+    User,
+    addresses,
+    explain,
+    is_loopback,
+    serve,
+)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PAGE = os.path.join(HERE, "watch.html")
@@ -36,7 +46,9 @@ KEPT_BYTES = 4 * 1024 * 1024  # of lines; a tab keeps as many
 # Bytes that wait for one tab. Who takes no more gets the next turns later,
 # or never, if they are not kept so long: that tab shows a gap.
 MAX_AHEAD = 256 * 1024
+MAX_UNREAD = 1024 * 1024  # bytes; who makes us answer that much is dropped
 MAX_ORDER = 4096  # bytes of what a tab may say
+MAX_TABS = 100  # of one address, other than this machine's own
 TICK = 0.02  # seconds, while some tab has not got all
 NEWS_SECONDS = 0.25  # votes are counted for the tabs so often
 TEACHER_SECONDS = 60.0  # then the room goes on, if no teacher is there
@@ -109,7 +121,12 @@ class Watch(Server):
         **options: Any,
     ) -> None:
         super().__init__(
-            host, port, page=PAGE, max_message=MAX_ORDER, **options
+            host,
+            port,
+            page=PAGE,
+            max_message=MAX_ORDER,
+            max_backlog=MAX_UNREAD,
+            **options,
         )
         self.live = live
         self.lesson = read_record(LESSON)
@@ -121,6 +138,7 @@ class Watch(Server):
         self.question: Fields = {}  # that is open, or nothing
         self.round = 0
         self.rounds: list[list[frozenset[str]]] = []  # the votes of each
+        self.is_revealed = False  # the turn that was asked about is to come
         self.right = self.votes = 0  # of all questions
         self.news: Fields = {}  # what the tabs are told
         self.counts: Fields = {}  # what the teachers were told last
@@ -137,7 +155,7 @@ class Watch(Server):
             self.live.add(explained(line))
         elif "question" in line:
             self.question, self.round = line, 1
-            self.rounds = []
+            self.rounds, self.is_revealed = [], False
             self.state = "asking"
             self.tell_news()
         elif "ended" in line:
@@ -191,6 +209,13 @@ class Watch(Server):
 
     # ---- tabs -------------------------------------------------------------
 
+    def on_handshake(self, user: User, request: Request) -> None:
+        """Refuse one more tab of an address that has very many."""
+        host = user.address[0]
+        tabs = sum(other.address[0] == host for other in self.tabs)
+        if tabs >= MAX_TABS and not is_loopback(host):
+            raise HandshakeError(503, f"There are {tabs} pages of yours.")
+
     def on_open(self, user: User) -> None:
         """Begin with the oldest turn that is kept."""
         assert user.request
@@ -224,7 +249,7 @@ class Watch(Server):
 
     def tell_news(self) -> None:
         """Tell all tabs what has changed, and the teachers the votes."""
-        if self.state == "asking" and self.order:
+        if self.question and self.order:
             self.order("alive")  # Or the room would not wait for us.
         live = [
             user for user, tab in self.tabs.items() if tab.history is self.live
@@ -269,13 +294,15 @@ class Watch(Server):
 
     def ask(self, user: User, said: Fields) -> None:
         """Let the room stand still before its next turn that has work."""
-        if self.state != "running":
+        if self.state != "running" or self.question:
             raise RefusedError("The class is being asked already.")
         self.tell_room("ask", "armed")
 
     def ask_again(self, user: User, said: Fields) -> None:
         """Let all vote anew, after a discussion."""
         self.need_question()
+        if not self.votes_now():
+            raise RefusedError("Nobody has voted in this round.")
         self.rounds.append(self.votes_now())
         self.round += 1
         self.tell_news()
@@ -313,9 +340,15 @@ class Watch(Server):
         """Refuse what needs an open question."""
         if not self.question:
             raise RefusedError("There is no question now.")
+        if self.is_revealed:
+            raise RefusedError("The answer is on its way.")
 
     def go_on(self) -> None:
         """Let the room go on: if a question is open, its turn will come."""
+        if self.question and not self.is_revealed:
+            # Users of the room may see the answer before its turn is here.
+            self.rounds.append(self.votes_now())
+            self.is_revealed = True
         self.tell_room("go", "running")
 
     def tell_room(self, order: str, state: str) -> None:
@@ -339,7 +372,9 @@ class Watch(Server):
         """If this is the turn that was asked about, add all votes to it."""
         if not self.question:
             return
-        rounds = [*self.rounds, self.votes_now()]
+        rounds = self.rounds
+        if not self.is_revealed:  # The room has gone on by itself.
+            rounds = [*rounds, self.votes_now()]
         ready = line["ready"]
         came = frozenset([*ready["read"], *ready["write"]])
         self.right += rounds[-1].count(came)
@@ -449,11 +484,13 @@ def read_record(path: str) -> History:
         lines = file.read(MAX_RECORD).split(b"\n")
     for number, text in enumerate(lines[:-1], 1):  # The last one is cut.
         try:
-            line = json.loads(text)
+            line = json.loads(text, parse_constant=int)  # no NaN
             if number == 1 and line["watch"] == VERSION:
-                history.header = line
+                history.header = check(line, room=str)
+                if not line["room"].startswith(("http://", "https://")):
+                    raise ValueError("not an address")
             elif "turn" in line:
-                history.add(explained(line))
+                history.add(explained(check(line, **TURN)))
         except WRONG:
             raise ValueError(f"line {number} is not of a record") from None
     if not history.header:
@@ -461,6 +498,19 @@ def read_record(path: str) -> History:
     return history
 
 
+def check(line: Fields, **kinds: Any) -> Fields:
+    """Return a line, if its fields are of these kinds; else ValueError."""
+    for name, kind in kinds.items():
+        if not isinstance(line[name], kind):
+            raise ValueError(f"{name} is no {kind}")
+    return line
+
+
+NUMBER = (int, float)
+TURN = {
+    "turn": int, "at": NUMBER, "slept": NUMBER, "took": NUMBER,
+    "asked": dict, "ready": dict, "users": list, "events": list,
+}  # fmt: skip
 # What a file may do that was not written by --record.
 WRONG = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -514,10 +564,14 @@ def fail(why: str) -> int:
 
 def follow() -> int:
     """Serve the page for a room until that has ended; see link.py."""
-    place, token = sys.stdin.readline().split()
-    sock = socket.create_connection(("127.0.0.1", int(place)))
-    sock.sendall(token.encode() + b"\n")
-    settings = json.loads(sock.makefile("rb").readline())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # It is for the room.
+    try:
+        place, token = sys.stdin.readline().split()
+        sock = socket.create_connection(("127.0.0.1", int(place)))
+        sock.sendall(token.encode() + b"\n")
+        settings = json.loads(sock.makefile("rb").readline())
+    except (OSError, ValueError):
+        return 1  # The room has ended at once, and says why.
     key = secrets.token_urlsafe(8)
 
     def order(word: str) -> None:

@@ -1130,6 +1130,32 @@ class Bounds(unittest.TestCase):
             self.assertEqual(line["asked"]["read"], ["L", *ids])
             self.assertEqual(line["more"], 3)
 
+    def test_a_question_names_all_of_them(self):
+        """Or who is left out would be known not to come."""
+        with Watched() as watched:
+            socks = [watched.connect() for _ in range(103)]
+            asked = []
+
+            class Teacher:
+                asks = is_open = True
+
+                def ask(self, line):
+                    asked.append(json.loads(line))
+                    self.asks = False
+
+                def hear(self):
+                    pass
+
+                put = mock.Mock()
+
+            watched.record.link = Teacher()
+            socks[-1].sendall(b"G")
+            line = watched.turn()
+            everybody = ["L", *(f"#{key}" for key in range(1, 104))]
+            self.assertEqual(asked[0]["asked"]["read"], everybody)
+            self.assertEqual(len(asked[0]["users"]), 100)
+            self.assertEqual([*line["ready"]["read"]], ["#103"])
+
     def test_more_events_than_are_listed(self):
         with Watched() as watched:
             socks = [watched.connect() for _ in range(50)]
