@@ -156,6 +156,17 @@ class RealRoom(unittest.TestCase):
         path = write(self.folder, what, number, source)
         return self.room("--lab", path, "--trace=short")
 
+    def test_a_long_complaint_keeps_the_number_of_the_line(self):
+        source = (
+            "def mask(payload, key):\n    raise ValueError('x' * 90 + '!')\n"
+        )
+        path = write(self.folder, "long", 2, source)
+        room = self.room("--lab", path)
+        self.talk(room)
+        said = room.wait_for("lab2.py: mask raised ValueError: xxx")
+        self.assertLess(len(said), 100)
+        self.assertTrue(said.endswith("xx, in line 2"), said)
+
     def test_rules_are_kept_by_the_right_decoder(self):
         room = self.room("--lab", str(ANSWERS / "lab4.py"))
         for data, code in ((b"\x81\x05Hello", 1002), (b"\x83\x80abcd", 1002),

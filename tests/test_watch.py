@@ -28,6 +28,7 @@ import lessons.link
 import lessons.watch
 import server
 from codec import CLOSE, PING, PONG, TEXT, encode_frame
+from handshake import request_head
 from lessons.asked import MISSING
 from lessons.bits import explained
 from lessons.link import Link, LinkError
@@ -36,6 +37,7 @@ from lessons.record import Record
 from lessons.slow import shrink_buffers
 from lessons.step import Stepper
 from lessons.watch import LESSON, History, Pusher, Watch, read_record
+from tests import support
 from tests.hostile import clock
 from tests.support import (
     DEADLINE,
@@ -398,6 +400,27 @@ class Tabs(PageCase):
         # It is told, so that the page can go back to the room.
         states = [m["status"]["state"] for m in said if "status" in m]
         self.assertEqual(states[-1], "asking")
+
+    def test_the_origins_are_those_of_the_room(self):
+        room, settings = begun(9000)
+        self.assertEqual(settings["origins"], [])
+        self.start(origins=["http://that.site"])
+        for origin, status in (
+            ("http://that.site", 101),
+            (f"http://127.0.0.1:{self.watch.port}", 101),
+            ("http://other.site", 403),
+            ("null", 403),
+        ):
+            with self.subTest(origin):
+                with Peer(self.watch.port, open=False) as peer:
+                    head = request_head(
+                        f"127.0.0.1:{self.watch.port}", "/", support.KEY,
+                        {"Origin": origin},
+                    )  # fmt: skip
+                    peer.write(head)
+                    answer = peer.socket.recv(4096)
+                start = f"HTTP/1.1 {status} ".encode()
+                self.assertTrue(answer.startswith(start), answer)
 
     def test_very_many_tabs_of_one_address(self):
         """From elsewhere; this machine itself may have more."""

@@ -23,6 +23,7 @@ does stop the room, as any would: python -m lessons.lab finds that before.
 from __future__ import annotations
 
 import os
+import re
 from types import ModuleType
 from typing import Any, Callable, Iterator
 
@@ -35,6 +36,7 @@ from lessons.labs.student import Trouble, load, what_happened
 
 Show = Callable[[str], None]
 ENOUGH = 10  # complaints about one function
+LONGEST = 99  # columns of one
 
 
 def open_file(path: str) -> ModuleType:
@@ -89,7 +91,12 @@ class Guest:
 
     def complain(self, words: str) -> None:
         """Show one line; none of them twice, and not many."""
-        line = f"{self.name} {words}"[:99]
+        line = f"{self.name} {words}"
+        if len(line) > LONGEST:
+            # What is needed most is the number of the student's line.
+            found = re.search(r", in line \d+", line)
+            end = found[0] if found else ""
+            line = line[: LONGEST - len(end)] + end
         if line not in self.said and len(self.said) < ENOUGH:
             self.said.add(line)
             self.show(line)
