@@ -1,7 +1,8 @@
-"""What only a class needs: the trace, the stepper, the faults, the labs.
+"""What only a class needs: the trace, the stepper, the page, the labs ...
 
-The server imports this only when a switch asks for it. In here, codec and
-handshake are imported, but never the server: a lesson is handed one.
+The server imports this only when a switch asks for it. What runs in the
+room's process never imports the server: it is handed one. Programs of their
+own do: watch.py, and those in programs/.
 """
 
 from __future__ import annotations

@@ -14,15 +14,25 @@ from lessons.words import ascii_only, many
 
 MAX_PEEK = 64 * 1024  # bytes; of more than that, "or more" is enough
 
+# What a read means, and a send.
+END_OF_STREAM = "the end of the stream"
+LEAVING = "thrown away: #{} is leaving"
+MANY_FRAMES = "{} frames in one read: TCP has no messages"
+NEEDS_MORE = "the payload needs {} more"
+NOW_WHOLE = "now the frame is whole"
+BUFFER_FULL = "the kernel's buffer is full"
+OUTBOX_EMPTY = "its outbox is empty again"
+
+# Why somebody comes back from select().
 KNOCKS = "a newcomer knocks"
 GUEST_WORKS = "there is work for a guest of this loop"
-ROOM = "room in the kernel's buffer; {} waiting in its outbox"
+CAN_SEND = "room in the kernel's buffer; {} waiting in its outbox"
 
 # Why somebody does not come back; see why_missing().
 MISSING = {
     "L": "nobody had knocked yet",
     "guest": "there was no work for this guest yet",
-    "full": "nothing had come from it yet, and the kernel's buffer is full",
+    "full": f"nothing had come from it yet, and {BUFFER_FULL}",
     # So nobody asked whether there is room.
     "quiet": "nothing had come from it yet, and its outbox is empty",
 }
@@ -45,13 +55,16 @@ def names(server: Any, asked: Collection[Any]) -> list[str]:
 
 
 def by_key(user: User) -> int:
-    """Return what sorts users."""
+    """Return the number by which users are sorted."""
     return int(user.key)
 
 
-def why_missing(name: str, ask_write: Collection[str]) -> str:
-    """Say why this one did not come back."""
-    kind = "full" if name in ask_write else "quiet"
+def why_missing(name: str, write_names: Collection[str]) -> str:
+    """Say why this one did not come back.
+
+    write_names: those who were asked for to be written to.
+    """
+    kind = "full" if name in write_names else "quiet"
     return MISSING[{"L": "L", "G": "guest"}.get(name[0], kind)]
 
 
@@ -70,22 +83,25 @@ def why_silent(server: Any, is_called: bool) -> str:
 def peek(user: User) -> tuple[int, OSError | None]:
     """Return how many bytes the kernel holds from a user; leave them there.
 
-    And an error, of which the kernel tells only once: read() will not see
-    it. MAX_PEEK bytes: it may be more. BlockingIOError: there are none.
+    -1: nothing waits. 0: the end of the stream. MAX_PEEK: it may be more.
+    Return also an error, if there is one. The kernel reports it once, so
+    read() will not see it.
     """
     try:
         return len(user.socket.recv(MAX_PEEK, socket.MSG_PEEK)), None
+    except BlockingIOError:
+        return -1, None
     except OSError as error:
         return 0, error
 
 
 def waiting_words(size: int, error: OSError | None) -> str:
     """Say what peek() has found."""
-    if isinstance(error, BlockingIOError):
-        return "nothing waiting"
     if error:
-        # In the words of the system, which are perhaps not English.
+        # The system's own words may not be ASCII.
         return "the connection failed: " + ascii_only(in_words(error))
+    if size < 0:
+        return "nothing waiting"
     if not size:
         return "end of stream: it hangs up"
     more = " or more" if size == MAX_PEEK else ""
@@ -94,7 +110,7 @@ def waiting_words(size: int, error: OSError | None) -> str:
 
 def unfinished(user: User) -> tuple[int, int]:
     """Return how many bytes of something not yet whole are here, to come."""
-    # The trace's, where there is one: a student's decoder has other fields.
+    # With a trace, its Walk. A student's decoder may lack these fields: 0.
     decoder = getattr(user.decoder, "walk", user.decoder)
     rest = getattr(decoder, "rest", b"")  # of a header
     payload = getattr(decoder, "payload", b"")  # of a message in pieces

@@ -11,11 +11,13 @@ import inspect
 import re
 from typing import Any, Iterator
 
+from lessons.explain import MAX_HEADER
+from lessons.record import MAX_PAYLOAD
 from lessons.trace import ROW, Frame, bit_pattern, close_words
 from lessons.words import many, quoted
 
 MAX_EVENTS = 64  # that are explained; a room writes fewer
-MAX_HEX = 2 * 80  # digits of a frame: a header, and 64 bytes of its payload
+MAX_HEX = 2 * (MAX_HEADER + MAX_PAYLOAD)  # digits of a frame
 
 
 def explained(line: dict[str, Any]) -> dict[str, Any]:
@@ -36,21 +38,13 @@ def explain_event(event: dict[str, Any]) -> dict[str, Any]:
     data = bytes.fromhex(event.pop("bytes")[:MAX_HEX])
     hidden = event.pop("hidden")
     frame = Frame(data)
-    kind = frame.opcode.meaning
-    if kind == "reserved":
-        kind = f"opcode 0x{frame.opcode.value:X}"
-    flags = [
-        {"MASK": "MASKED"}.get(field.name, field.name)
-        for field in frame.fields
-        if field.name in ("FIN", "RSV", "MASK") and field.value
-    ]
     text = "" if hidden else quoted(frame.plain)
     if len(frame.plain) < payload_size(frame) and not hidden:
         text = text[:-1] + '..."'
     return {
         **event,
-        "kind": kind,
-        "flags": flags,
+        "kind": frame.kind(),
+        "flags": frame.flags(),
         "text": text,
         "length": payload_size(frame),
         "fields": list(field_rows(frame)),
@@ -83,7 +77,7 @@ def payload_rows(frame: Frame) -> Iterator[dict[str, Any]]:
     for at in range(0, len(frame.plain), ROW):
         raw = frame.payload.raw[at : at + ROW]
         row = frame.plain[at : at + ROW]
-        # Each row begins with the key's start.
+        # ROW is a multiple of 4: so each row begins with the key's start.
         key = (frame.key * ROW)[: len(raw)] if frame.key else b""
         yield {
             "offset": frame.payload.offset + at,
@@ -98,7 +92,7 @@ def notes(frame: Frame, hidden: bool) -> Iterator[str]:
     """Yield what is to be said of a frame as a whole."""
     if hidden:
         size = many(payload_size(frame), "byte")
-        yield f"for one only: its text of {size} is not shown"
+        yield f"perhaps for one only: its text of {size} is not shown"
         return
     more = payload_size(frame) - len(frame.plain)
     if more > 0:

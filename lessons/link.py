@@ -49,7 +49,10 @@ class Link:
         self.rest = b""  # of a line that the kernel did not take whole
         self.heard = b""  # of an order that is not whole
         self.silence = 0.0  # seconds of waiting, since the last one
-        self.process, self.socket = start()
+        try:
+            self.process, self.socket = start()
+        except OSError:
+            raise LinkError(FAILED) from None
         try:
             self.socket.settimeout(START_SECONDS)
             self.socket.sendall(json.dumps(settings).encode() + b"\n")
@@ -90,6 +93,8 @@ class Link:
         if not self.is_open:
             return
         self.flush()
+        if not self.is_open:
+            return  # flush() has found out that it has ended.
         with contextlib.suppress(BlockingIOError):
             try:
                 data = self.socket.recv(MAX_LINE)
@@ -148,27 +153,26 @@ def start() -> tuple[subprocess.Popen[bytes], socket.socket]:
         own: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             own = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "lessons.watch", "--link"],
-                stdin=subprocess.PIPE,
-                # Its modules are these, wherever the room was started.
-                cwd=root if os.path.isdir(root) else None,
-                env={**os.environ, "PYTHONPATH": root},
-                **own,
-            )
-        except OSError:
-            raise LinkError(FAILED) from None
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lessons.watch", "--link"],
+            stdin=subprocess.PIPE,
+            # Its modules are these, wherever the room was started.
+            cwd=root if os.path.isdir(root) else None,
+            env={**os.environ, "PYTHONPATH": root},
+            **own,
+        )
         assert process.stdin
         place = f"{listener.getsockname()[1]} {token}\n"
         with contextlib.suppress(OSError), process.stdin:
             process.stdin.write(place.encode())
         try:
             return process, accept(listener, process, token)
-        except KeyboardInterrupt:
+        except BaseException as error:
             process.kill()
             process.wait()
-            sys.exit(130)
+            if isinstance(error, KeyboardInterrupt):
+                sys.exit(130)
+            raise
 
 
 def accept(
@@ -188,6 +192,4 @@ def accept(
             if secrets.compare_digest(said.strip(), token.encode()):
                 return sock
         sock.close()
-    process.kill()
-    process.wait()
     raise LinkError(FAILED)

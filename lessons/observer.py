@@ -8,7 +8,7 @@ from typing import Any, Callable, Collection, List, Sequence, Union
 
 Block = Union[bytes, memoryview]
 User = Any  # the server's User; lessons do not import the server
-Users = List[Any]  # and, with those to read from, the listening socket
+Users = List[Any]  # in woke() also the listener, the waker, guests' sockets
 
 
 class Observer:
@@ -57,7 +57,7 @@ class Observer:
 class Several:
     """Observers of one server, each told all, one after the other.
 
-    server.observer = Several([Trace(...), Record(...)])
+    server.observer = Several([Record(...), Trace(...)])
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:

@@ -3,13 +3,15 @@
 The first line of a record is about the server, see make_header(). Each other
 line is one turn in which something came or was done:
 
-    turn          its number; of a gap, nothing was written down
+    turn          its number; where one is missing, it was not written down
     at, slept     seconds: since the start, and asleep before it
     took          seconds of work
     asked, ready  read and write: whom select() was asked for, and who came
                   back, with the reason
     users         each one's state, and the bytes that are on their way
-    events        what was read, said and written, in its order
+    events        what was read, said and written, phase by phase
+    more, silent  how many users are not listed; why it did something, if
+                  nobody came
 
 The bytes of a frame are its header and 64 of its payload, in hex; of what is
 perhaps for one user only, there is no payload. explained() in bits.py tells
@@ -26,9 +28,16 @@ from typing import Any, Callable, Collection, Sequence
 
 from codec import CLOSE, MASK, OPCODE, PING, in_words
 from lessons.asked import (
+    BUFFER_FULL,
+    CAN_SEND,
+    END_OF_STREAM,
     GUEST_WORKS,
     KNOCKS,
-    ROOM,
+    LEAVING,
+    MANY_FRAMES,
+    NEEDS_MORE,
+    NOW_WHOLE,
+    OUTBOX_EMPTY,
     by_key,
     names,
     peek,
@@ -40,7 +49,7 @@ from lessons.asked import (
 )
 from lessons.explain import explain_head
 from lessons.observer import Block, Observer, User, Users
-from lessons.stream import MAX_PIECES, Piece, Stream, divide
+from lessons.stream import MAX_PIECES, Piece, Stream, divide_block
 from lessons.trace import OF_HANDSHAKES, accept_rows, what_is_missing
 from lessons.words import ascii_only, many, plain
 
@@ -103,7 +112,7 @@ class Record(Observer):
         self.credit = min(self.credit + earned, SHOWN_AT_ONCE)
         self.begun = began
         is_called = self.server.waker in readable
-        self.came = bool(writable) or len(readable) > is_called
+        self.came = bool(writable or without_waker(self.server, readable))
         self.number += self.came
         self.has_left = self.has_done = False
         is_question = self.is_asked() and self.came
@@ -115,9 +124,9 @@ class Record(Observer):
             if not self.came:
                 turn.silent = why_silent(self.server, is_called)
             turn.slept = self.begun - self.rested
+            turn.at = self.begun - self.started
             if is_question:
                 self.hold(turn)
-            turn.at = self.begun - self.started
             turn.answer(readable, writable)
             self.turn = turn
 
@@ -134,7 +143,7 @@ class Record(Observer):
         select() has answered already, and the answer is kept back: it is
         not even in the process that serves the page.
         """
-        # Not to those who keep a record: there, all is answered.
+        # Only to the page. A record gets the whole turn, with its answer.
         question = json.dumps(turn.question(self.number)).encode()
         self.link.ask(question + b"\n")
         while self.link.asks and not self.server.stopping:
@@ -191,12 +200,12 @@ class Record(Observer):
         if self.turn:
             self.turn.note_read(user, size)
         if not data:
-            text = "the end of the stream"
+            text = END_OF_STREAM
             if user.error:  # Turn.answer() has found it.
                 text = ascii_only(in_words(user.error))
             self.add("recv", user, size=0, text=text)
         elif user.closing and not user.awaits_close:
-            text = f"thrown away: #{user.key} is leaving"
+            text = LEAVING.format(user.key)
             self.add("recv", user, size=size, text=text)
         elif user.handshaken:
             self.read_frames(user, data)
@@ -212,22 +221,22 @@ class Record(Observer):
             self.behind[user] = rest
             self.add_head(user, head, len(head) + 4, "in", "request complete")
 
-    def read_frames(self, user: User, data: bytes) -> None:
-        """Note how one read divides into frames."""
+    def read_frames(self, user: User, data: bytes, what: str = "recv") -> None:
+        """Note how one read, or the rest of one, divides into frames."""
         stream = self.streams.get(user)
         if not stream:
             stream = self.streams[user] = Stream(self.server.max_message)
         was_begun = bool(stream.rest or stream.missing)
         pieces, count = stream.feed(data, MAX_PIECES if self.turn else 0)
         if self.turn:
-            text = "now the frame is whole" if was_begun else ""
+            text = NOW_WHOLE if was_begun else ""
             if count > 1:
-                text = f"{count} frames in one read: TCP has no messages"
+                text = MANY_FRAMES.format(count)
             elif stream.missing:
-                text = f"the payload needs {stream.missing} more"
+                text = NEEDS_MORE.format(stream.missing)
             elif stream.rest:
                 text = what_is_missing(stream.rest)
-            self.add("recv", user, size=len(data), text=text)
+            self.add(what, user, size=len(data), text=text)
             for piece in pieces:
                 self.add_frame([user], piece, piece.hidden)
             self.add_more(count - len(pieces), 4)
@@ -245,7 +254,7 @@ class Record(Observer):
         self.add_head(user, head, len(block), "out", text)
         rest = self.behind.pop(user, b"")
         if block.startswith(b"HTTP/1.1 101") and rest:
-            self.read_frames(user, rest)
+            self.read_frames(user, rest, "rest")
 
     def shared(self, users: Collection[User], block: Block) -> None:
         """Note what is for everyone, once."""
@@ -258,23 +267,23 @@ class Record(Observer):
         """Note the frames of a block; what is said to one stays a secret."""
         self.has_done = True
         if self.turn:
-            pieces, count = divide(block)
+            pieces, count = divide_block(block)
             for piece in pieces:
                 is_data = piece.head[0] & OPCODE < CLOSE
                 self.add_frame(users, piece, is_for_one and is_data, "out")
             self.add_more(count - len(pieces), 5)
 
     def wrote(self, user: User, sent: int) -> None:
-        """Note how the kernel takes what waits, if not all at once."""
+        """Note one send: what the kernel took, and what still waits."""
         if user.error:
             return  # left() will tell why
         text = "the kernel took all of it"
         if user.waiting:
             self.slow.add(user)
-            text = "the kernel's buffer is full"
+            text = BUFFER_FULL
         elif user in self.slow:
             self.slow.remove(user)
-            text = "its outbox is empty again"
+            text = OUTBOX_EMPTY
         waiting = user.waiting
         self.add("wrote", user, phase=5, size=sent, waiting=waiting, text=text)
 
@@ -309,13 +318,17 @@ class Record(Observer):
         kind, shown = "HTTP", [lines[0]._replace(needed="")]
         if OF_HANDSHAKES.intersection(needed):
             kind, shown = "HANDSHAKE", list(needed.values())
+        phase = 4
+        if way == "out":  # A 408 is for who is late.
+            is_late = self.server.stopping or b" 408 " in lines[0].raw
+            phase = 6 if is_late else 5
         key, request = "", user.request
         if request and "sec-websocket-accept" in needed:
             key = request.headers.get("Sec-WebSocket-Key", "")
         self.add(
             "head",
             user,
-            phase=4 if way == "in" else 5,
+            phase=phase,
             way=way,
             kind=kind,
             size=size,
@@ -326,7 +339,7 @@ class Record(Observer):
         )
 
     def phase_of(self, head: bytes) -> int:
-        """Return in which phase a frame was made that goes out."""
+        """Return the phase under which a frame that goes out is listed."""
         # Pings, goodbyes, and what is said of those who left.
         is_late = head[0] & OPCODE == PING or self.server.stopping
         return 6 if is_late or self.has_left else 5
@@ -372,13 +385,15 @@ class Turn:
         listed = [*first, *server.unsent, *server.users.values()]
         users = [each for each in listed if hasattr(each, "key")]
         once = list(dict.fromkeys(users))
-        # Of a question, nobody is left out: that would be half the answer.
+        # A question is asked before we look who is ready. So all are chosen;
+        # rows() lists some of them.
         self.chosen = set(once if is_question else once[:MAX_USERS])
         self.kernel: dict[User, int] = {}  # bytes to be read
         self.outbox = {user: user.waiting for user in self.chosen}
         self.events: list[dict[str, Any]] = []
         self.frames = self.left_out = 0  # of the events
-        self.asked = dict(zip(("read", "write"), map(self.names, asked)))
+        ask_read, ask_write = map(self.names, asked)
+        self.asked = {"read": ask_read, "write": ask_write}
         self.ready: dict[str, dict[str, str]] = {"read": {}, "write": {}}
         self.silent = ""  # why it does something, if nobody is ready
         self.at = self.slept = 0.0  # seconds
@@ -405,12 +420,11 @@ class Turn:
         for user in sorted(self.chosen.intersection(readable), key=by_key):
             size, error = peek(user)
             read[f"#{user.key}"] = waiting_words(size, error)
-            self.kernel[user] = size
-            if error and not isinstance(error, BlockingIOError):
-                # The kernel tells it only once: read() will not see it.
+            self.kernel[user] = max(0, size)
+            if error:  # read() will not see it.
                 server.end(user, error)
         for user in sorted(self.chosen.intersection(writable), key=by_key):
-            words = ROOM.format(many(user.waiting, "byte"))
+            words = CAN_SEND.format(many(user.waiting, "byte"))
             self.ready["write"][f"#{user.key}"] = words
 
     def add(self, event: dict[str, Any]) -> None:
@@ -450,12 +464,19 @@ class Turn:
 
     def question(self, number: int) -> dict[str, Any]:
         """Return what the class is told before it predicts."""
-        return {"question": number, "asked": self.asked, "users": self.rows()}
+        at = round(self.at, 4)
+        users = self.rows()
+        return {
+            "question": number,
+            "at": at,
+            "asked": self.asked,
+            "users": users,
+        }
 
     def whole(self, number: int, took: float) -> dict[str, Any]:
         """Return the line; took: seconds."""
         if self.left_out:
-            text = f"and {self.left_out} more of such events"
+            text = f"and {many(self.left_out, 'more event')}, not listed"
             more = {"phase": 6, "what": "more", "who": [], "text": text}
             self.events.append(more)
         self.events.sort(key=lambda event: event["phase"])  # else as it was
@@ -495,15 +516,15 @@ class Recording:
     def __init__(self, path: str, say: Callable[[str], None]) -> None:
         self.file = open(path, "xb")  # noqa: SIM115
         self.say = say
-        self.room = MAX_RECORD  # bytes
+        self.left = MAX_RECORD  # bytes
 
     def put(self, line: bytes, must: bool) -> None:
         """Write a line; when it cannot be written, no more are."""
         if self.file.closed:
             return
-        self.room -= len(line)
+        self.left -= len(line)
         try:
-            if self.room < 0:
+            if self.left < 0:
                 raise OSError(errno.EFBIG, f"{MAX_RECORD} bytes are enough")
             self.file.write(line)
             self.file.flush()

@@ -16,9 +16,9 @@ import time
 from typing import Any, Callable, Iterator
 
 from lessons.asked import (
+    CAN_SEND,
     GUEST_WORKS,
     KNOCKS,
-    ROOM,
     names,
     peek,
     stand_still,
@@ -123,7 +123,7 @@ class Stepper(Trace):
         for user in writable:
             if hasattr(user, "key"):
                 size = many(user.waiting, "byte")
-                self.tell_why(f"#{user.key} write", ROOM.format(size))
+                self.tell_why(f"#{user.key} write", CAN_SEND.format(size))
         for name in names(self.server, [*readable, *writable]):
             if name[0] == "G":
                 self.tell_why(name, GUEST_WORKS)
@@ -201,7 +201,7 @@ class Stepper(Trace):
     def peek(self, user: User) -> str:
         """Say what the kernel holds from a user; leave it there."""
         size, error = peek(user)
-        if error and not isinstance(error, BlockingIOError):
+        if error:
             self.failed[user] = error
         return waiting_words(size, self.failed.get(user, error))
 

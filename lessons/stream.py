@@ -25,13 +25,13 @@ from codec import (
     mask,
 )
 
-MAX_KEPT = 256  # bytes of a payload, from its start
+MAX_KEPT = 1024  # bytes of a payload, from its start
 MAX_END = 8  # and from its end
-MAX_PIECES = 4  # frames of one read, or of one block; of more, the number
+MAX_PIECES = 4  # frames of one read or block; the others are only counted
 
 EXTENDED = {LENGTH_16: 2, LENGTH_64: 8}  # bytes of the length behind it
-# A form of the room; the last one is for all, or one's own name. All others
-# may be for one user only, see ChatRoom.
+# How the room's forms begin, see ChatRoom. A form may be for one user, unless
+# it ends with TO_ALL or only gives a name.
 FORMS = (b"type=", b"ming=", b"nr=", b"key=")
 TO_ALL = b"&key=all"
 NAMING = b"type=add&ming="
@@ -63,9 +63,10 @@ class Piece(NamedTuple):
 class Stream:
     """Frames, as their bytes arrive.
 
-    max_message: of a user; behind a header that breaks a rule, and behind a
-    Close, nothing counts. None: the frames are our own. rest: of a header
-    that is not whole; missing: bytes of a payload.
+    max_message: the server's limit for a user's message; None if the frames
+    are our own, which break no rule. After a broken rule, or a user's Close,
+    nothing more is counted. rest: a header so far; missing: payload bytes to
+    come.
     """
 
     def __init__(self, max_message: int | None = None) -> None:
@@ -89,27 +90,15 @@ class Stream:
             at = self.go_on(data)
             if self.missing:
                 return [], 0
-            pieces, count = [self.judged(self.begun)][:most], 1
-            self.end_at(self.begun.head[0])
-            self.begun = None
+            pieces, count = [self.end_begun(self.begun)][:most], 1
         if self.rest:
             data, at = self.rest + data[at:], 0
         self.rest = b""
         while not self.has_ended:
-            sizes = measure(data, at)
-            if not sizes:
-                self.rest = data[at:]
+            found = self.find(data, at)
+            if not found:
                 break
-            head, length = sizes
-            start, end = at + head, at + head + length
-            if self.is_refused(data[at], data[at + 1], length):
-                self.has_ended = True
-                end = min(end, len(data))
-            if end > len(data):
-                frame = piece(data, at, start, len(data))
-                self.begun = frame._replace(size=head + length)
-                self.missing = end - len(data)
-                break
+            start, end = found
             # Of each first fragment one must know whether it is secret.
             if count < most or not data[at] & FIN:
                 frame = self.judged(piece(data, at, start, end))
@@ -119,6 +108,35 @@ class Stream:
             count += 1
             at = end
         return pieces, count
+
+    def find(self, data: bytes, at: int) -> tuple[int, int] | None:
+        """Return where the next payload begins and ends.
+
+        None, if the frame is not whole: what is here of it is kept.
+        """
+        if len(data) - at > 1 and self.is_refused(data[at], data[at + 1], 0):
+            self.has_ended = True  # Its length does not matter any more.
+            return len(data), len(data)
+        sizes = measure(data, at)
+        if not sizes:
+            self.rest = data[at:]
+            return None
+        start, end = at + sizes[0], at + sum(sizes)
+        if self.is_refused(data[at], data[at + 1], sizes[1]):
+            self.has_ended = True
+            return start, min(end, len(data))
+        if end <= len(data):
+            return start, end
+        frame = piece(data, at, start, len(data))
+        self.begun = frame._replace(size=sum(sizes))
+        self.missing = end - len(data)
+        return None
+
+    def end_begun(self, frame: Piece) -> Piece:
+        """Return the frame that had begun, now that it is whole."""
+        self.begun = None
+        self.end_at(frame.head[0])
+        return self.judged(frame)
 
     def go_on(self, data: bytes) -> int:
         """Take more of the payload that has begun; return how much."""
@@ -137,7 +155,11 @@ class Stream:
             self.has_ended = True
 
     def is_refused(self, first: int, second: int, length: int) -> bool:
-        """Tell whether a header breaks a rule, whatever came before."""
+        """Tell whether a header breaks a rule.
+
+        Not noticed: a length in too many bytes, and what depends on the
+        frames before.
+        """
         if self.max_message is None:
             return False
         if first not in FIRST_BYTES or not second & MASK:
@@ -206,12 +228,12 @@ def may_be_whisper(frame: Piece) -> bool:
 def is_for_all(frame: Piece, start: bytes, end: bytes) -> bool:
     """Tell whether a form surely says something to all, or a name."""
     if frame.size - len(frame.head) > MAX_KEPT:
-        return end == TO_ALL and b"key=" not in start
+        return False  # Its middle is not kept: "key=" may stand there.
     if start.startswith(NAMING):
         return b"&" not in start[len(NAMING) :]
     return end == TO_ALL and start.count(b"key=") == 1
 
 
-def divide(block: bytes) -> tuple[list[Piece], int]:
+def divide_block(block: bytes) -> tuple[list[Piece], int]:
     """Return the first frames of our own block, and how many there are."""
     return Stream().feed(block)

@@ -16,7 +16,19 @@ from typing import Any, Callable, Collection, Iterator
 
 import codec
 from codec import CloseCode, Decoder, ProtocolError
-from lessons.asked import by_key, names, why_silent, without_waker
+from lessons.asked import (
+    BUFFER_FULL,
+    END_OF_STREAM,
+    LEAVING,
+    MANY_FRAMES,
+    NEEDS_MORE,
+    NOW_WHOLE,
+    OUTBOX_EMPTY,
+    by_key,
+    names,
+    why_silent,
+    without_waker,
+)
 from lessons.explain import Line, accept_steps, explain_frame, explain_head
 from lessons.observer import Block, Observer, Several, User, Users
 from lessons.stream import EXTENDED
@@ -155,9 +167,9 @@ class Trace(Observer):
             walk = Walk(user.key, self.server.max_message, self)
             user.decoder = Explained(user.decoder, walk)
         if not data:
-            self.tell(flow("recv", user.key, 0, 0, "the end of the stream"))
+            self.tell(flow("recv", user.key, 0, 0, END_OF_STREAM))
         elif user.closing and not user.awaits_close:
-            meaning = f"thrown away: #{user.key} is leaving"
+            meaning = LEAVING.format(user.key)
             self.tell(flow("recv", user.key, len(data), 0, meaning))
         elif not user.handshaken:
             self.read_head(user, len(data), user.head + data)
@@ -182,13 +194,13 @@ class Trace(Observer):
         frames, rest = divide(received, missing, decoder.max_message)
         if frames > 1:
             count = f"{MAX_FRAMES}+" if frames > MAX_FRAMES else f"{frames}"
-            meaning = f"{count} frames in one read: TCP has no messages"
+            meaning = MANY_FRAMES.format(count)
         elif missing > len(data):
-            meaning = f"the payload needs {missing - len(data)} more"
+            meaning = NEEDS_MORE.format(missing - len(data))
         elif rest:
             meaning = what_is_missing(rest)
         elif began or decoder.rest:
-            meaning = "now the frame is whole"
+            meaning = NOW_WHOLE
         else:
             return  # just one frame
         # What came behind a request was part of a larger read.
@@ -254,10 +266,10 @@ class Trace(Observer):
             return  # left() will tell why
         if user.waiting:
             self.slow.add(user)
-            meaning = "the kernel's buffer is full"
+            meaning = BUFFER_FULL
         elif user in self.slow:
             self.slow.remove(user)
-            meaning = "its outbox is empty again"
+            meaning = OUTBOX_EMPTY
         else:
             return
         self.tell(flow("send", user.key, sent, user.waiting, meaning))
@@ -427,6 +439,20 @@ class Frame:
         if self.key:
             self.plain = codec.mask(self.plain, self.key)
 
+    def kind(self) -> str:
+        """Return what it is: TEXT, PING, opcode 0x3."""
+        if self.opcode.meaning == "reserved":
+            return f"opcode 0x{self.opcode.value:X}"
+        return self.opcode.meaning
+
+    def flags(self) -> list[str]:
+        """Return which of FLAGS are set."""
+        return [
+            FLAGS[field.name]
+            for field in self.fields
+            if field.name in FLAGS and field.value
+        ]
+
     def size(self) -> int:
         """Return how many bytes it has; its header must be whole."""
         last = self.fields[-1]
@@ -474,7 +500,7 @@ def what_is_missing(rest: bytes) -> str:
     """Say what the last bytes of a read are still waiting for."""
     frame = Frame(rest)
     if frame.payload:
-        return f"the payload needs {frame.missing()} more"
+        return NEEDS_MORE.format(frame.missing())
     if len(rest) == 1:
         return f"{rest.hex(' ')}|  the header needs at least 1 more"
     length, masked = frame.named["length"].value, frame.named["MASK"].value
@@ -488,13 +514,8 @@ def what_is_missing(rest: bytes) -> str:
 
 def frame_title(frame: Frame, way: str) -> str:
     """Return the first line: which way it goes, and what it is."""
-    kind = frame.opcode.meaning
-    if kind == "reserved":
-        kind = f"opcode 0x{frame.opcode.value:X}"
-    title = f"FRAME {way}  {kind}"
-    for field in frame.fields:
-        if field.name in FLAGS and field.value:
-            title += f" [{FLAGS[field.name]}]"
+    title = f"FRAME {way}  {frame.kind()}"
+    title += "".join(f" [{flag}]" for flag in frame.flags())
     if frame.payload:
         title += f"  {many(frame.size(), 'byte')}"
     return title

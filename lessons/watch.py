@@ -46,7 +46,8 @@ KEPT_BYTES = 4 * 1024 * 1024  # of lines; a tab keeps as many
 # Bytes that wait for one tab. Who takes no more gets the next turns later,
 # or never, if they are not kept so long: that tab shows a gap.
 MAX_AHEAD = 256 * 1024
-MAX_UNREAD = 1024 * 1024  # bytes; who makes us answer that much is dropped
+# Only answers to a tab's own orders can make it more. Then it is dropped.
+MAX_UNREAD = 1024 * 1024
 MAX_ORDER = 4096  # bytes of what a tab may say
 MAX_TABS = 100  # of one address, other than this machine's own
 TICK = 0.02  # seconds, while some tab has not got all
@@ -76,8 +77,8 @@ class History:
         return self.first + len(self.lines)
 
     def add(self, line: Fields) -> None:
-        """Keep a turn; the oldest ones go."""
-        text = json.dumps(line)
+        """Keep a turn; the oldest ones go. ValueError: JSON has no such."""
+        text = json.dumps(line, allow_nan=False)
         self.lines.append(text)
         self.size += len(text)
         while len(self.lines) > self.most_turns or self.size > self.most_bytes:
@@ -98,7 +99,7 @@ class Tab:
         self.is_greeted = False
         self.is_teacher = False
         self.news: Fields = {}  # what it was told last
-        self.asked = (0, 0)  # the question and the round that it has got
+        self.got = (0, 0)  # the question and the round that it has got
         self.voted = (0, 0)  # the question and the round of its vote
         self.picks: frozenset[str] = frozenset()
 
@@ -142,7 +143,7 @@ class Watch(Server):
         self.right = self.votes = 0  # of all questions
         self.news: Fields = {}  # what the tabs are told
         self.counts: Fields = {}  # what the teachers were told last
-        self.leave: Any = None  # the timer that lets the room go on
+        self.go_on_timer: Any = None  # the timer that lets the room go on
         if order:
             self.every(NEWS_SECONDS, self.tell_news)
 
@@ -186,9 +187,9 @@ class Watch(Server):
             self.send(user, history.get(tab.next))
             tab.next += 1
         now = self.question.get("question", 0), self.round
-        if self.question and history is self.live and tab.asked != now:
+        if self.question and history is self.live and tab.got != now:
             if tab.next == history.end:
-                tab.asked = now
+                tab.got = now
                 question = {**self.question, "round": self.round}
                 self.send(user, json.dumps(question))
 
@@ -248,7 +249,10 @@ class Watch(Server):
             self.send(user, json.dumps({"error": str(refused)}))
 
     def tell_news(self) -> None:
-        """Tell all tabs what has changed, and the teachers the votes."""
+        """Tell all tabs what has changed, and the teachers the votes.
+
+        While a question is open, tell the room that we live.
+        """
         if self.question and self.order:
             self.order("alive")  # Or the room would not wait for us.
         live = [
@@ -265,7 +269,7 @@ class Watch(Server):
         self.news = news
         for user, tab in self.tabs.items():
             self.tell_status(user, tab)
-        before = list(map(count, self.rounds))
+        before = list(map(count, self.rounds[: self.round - 1]))
         counts = {"round": self.round, "before": before, **count(votes)}
         if self.question and counts != self.counts:
             self.counts = counts
@@ -308,7 +312,7 @@ class Watch(Server):
         self.tell_news()
 
     def reveal(self, user: User, said: Fields) -> None:
-        """Reveal the answer: the room goes on, and so the turn comes."""
+        """Let the room go on: reveal the answer, or take back an Ask."""
         if self.state == "running":
             raise RefusedError("The room is not asked to stand still.")
         self.go_on()
@@ -369,7 +373,10 @@ class Watch(Server):
         ]
 
     def end_question(self, line: Fields) -> None:
-        """If this is the turn that was asked about, add all votes to it."""
+        """If a question is open, this turn answers it: add all votes to it.
+
+        It is the turn that was asked about, as the room stood still till now.
+        """
         if not self.question:
             return
         rounds = self.rounds
@@ -391,11 +398,11 @@ class Watch(Server):
         """Let the room go on, if for a minute no teacher is there."""
         is_there = any(tab.is_teacher for tab in self.tabs.values())
         if is_there or self.state == "running":
-            if self.leave:
-                self.leave.cancel()
-            self.leave = None
-        elif not self.leave:
-            self.leave = self.later(TEACHER_SECONDS, self.go_on)
+            if self.go_on_timer:
+                self.go_on_timer.cancel()
+            self.go_on_timer = None
+        elif not self.go_on_timer:
+            self.go_on_timer = self.later(TEACHER_SECONDS, self.go_on)
 
 
 class RefusedError(Exception):
@@ -416,7 +423,7 @@ FOR_TEACHERS = {Watch.ask, Watch.ask_again, Watch.reveal}
 def count(votes: list[frozenset[str]]) -> Fields:
     """Return how many have voted, and how many for whom."""
     counts = Counter(name for picks in votes for name in picks)
-    return {"voters": len(votes), "counts": dict(sorted(counts.items()))}
+    return {"voters": len(votes), "counts": dict(counts)}
 
 
 class Pusher:
@@ -448,25 +455,32 @@ class Pusher:
         """Take what has come from the room; give the tabs what they lack."""
         if self.socket in ready:
             assert self.socket
-            data = receive(self.socket)
-            *lines, self.rest = (self.rest + data).split(b"\n")
-            for line in lines:
-                self.watch.take(json.loads(line))
-            if not data:
-                self.socket = None
-                if not self.watch.stopping:  # It was killed.
-                    self.watch.say_end()
+            self.take(receive(self.socket))
         self.watch.push_all()
+
+    def take(self, data: bytes | None) -> None:
+        """Take the lines of one read; b"" is the end of the room."""
+        if data is None:
+            return
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            self.watch.take(json.loads(line))
+        if not data:
+            self.socket = None
+            if not self.watch.stopping:  # It was killed.
+                self.watch.say_end()
 
     def is_active(self) -> bool:
         """Tell whether the loop is still needed for this."""
         return bool(self.socket)
 
 
-def receive(sock: socket.socket) -> bytes:
-    """Return what one recv() brings; b"" also if the connection failed."""
+def receive(sock: socket.socket) -> bytes | None:
+    """Return what one recv() brings; b"" also if it failed; None: nothing."""
     try:
         return sock.recv(RECV_SIZE)
+    except BlockingIOError:
+        return None
     except OSError:
         return b""
 
@@ -479,12 +493,12 @@ def read_record(path: str) -> History:
 
     OSError: it cannot be read; ValueError: it is no record.
     """
-    history = History(MAX_RECORD, 64 * MAX_RECORD)  # never so many
+    history = History(MAX_RECORD, 64 * MAX_RECORD)  # A line has many bytes.
     with open(path, "rb") as file:
         lines = file.read(MAX_RECORD).split(b"\n")
     for number, text in enumerate(lines[:-1], 1):  # The last one is cut.
         try:
-            line = json.loads(text, parse_constant=int)  # no NaN
+            line = json.loads(text)
             if number == 1 and line["watch"] == VERSION:
                 history.header = check(line, room=str)
                 if not line["room"].startswith(("http://", "https://")):
@@ -596,7 +610,7 @@ def follow() -> int:
 
 
 def invitation(watch: Watch, key: str) -> Iterator[str]:
-    """Yield what the diary says at the start."""
+    """Yield what the terminal shows at the start."""
     here, *others = addresses(watch)
     yield f"Watch {here}   (it shows what everybody says)"
     for other in others:

@@ -156,7 +156,7 @@ class LiveTest(PageTest):
         ana.send("nr=topsecret&key=2")
         ben.receive()
         tab.wait_for("""model().events.some(({event}) =>
-            event.notes?.[0]?.startsWith('for one only: its '))""")
+            event.notes?.[0]?.startsWith('perhaps for one only: its '))""")
         everything = tab.run("JSON.stringify(turns)")
         for form in ("topsecret", b"topsecret".hex(" "), b"topsecret".hex()):
             self.assertNotIn(form, everything)
@@ -414,6 +414,24 @@ class TogetherTest(PageTest):
         self.teacher.wait_for("model().teacher?.reveal && model().question")
         self.teacher.run(PRESS, "Reveal")
         tab.wait_for("model().banner?.kind === 'yes'")
+
+    def test_a_vote_from_before_a_restart_is_not_sent_again(self):
+        [tab] = self.students(1)
+        tab.run("""vote = {question: turns[turns.length - 1].turn + 1,
+            round: 1, at: 0.001, picks: ['#2']}""")
+        self.ask()
+        tab.wait_for("model().question?.together")
+        self.assertNotIn("You voted", self.model(tab, "banner.words"))
+        self.teacher.run(PRESS, "Reveal")
+        tab.wait_for("!model().question")
+        self.assertEqual(self.model(tab, "score.of"), 0)
+
+    def test_a_teacher_in_the_recorded_lesson_is_none(self):
+        self.teacher.run("visit('lesson')")
+        self.teacher.wait_for("model().source === 'recording'")
+        self.assertIsNone(self.model(self.teacher, "teacher"))
+        self.teacher.run(PRESS, "Back to the live room")
+        self.teacher.wait_for("model().teacher?.ask")
 
     def test_cancel(self):
         self.teacher.run(PRESS, "Ask")
