@@ -86,11 +86,13 @@ class Stream:
         """
         pieces: list[Piece] = []
         count = at = 0
-        if self.begun:
+        if self.missing:
             at = self.go_on(data)
             if self.missing:
                 return [], 0
-            pieces, count = [self.end_begun(self.begun)][:most], 1
+            count = 1
+            if self.begun:
+                pieces = [self.end_begun(self.begun)][:most]
         if self.rest:
             data, at = self.rest + data[at:], 0
         self.rest = b""
@@ -140,14 +142,24 @@ class Stream:
 
     def go_on(self, data: bytes) -> int:
         """Take more of the payload that has begun; return how much."""
-        assert self.begun
         size = min(self.missing, len(data))
-        kept = MAX_KEPT - len(self.begun.start)
-        start = self.begun.start + data[: max(0, min(size, kept))]
-        end = (self.begun.end + data[:size])[-MAX_END:]
-        self.begun = self.begun._replace(start=start, end=end)
         self.missing -= size
+        if self.begun:
+            kept = MAX_KEPT - len(self.begun.start)
+            start = self.begun.start + data[: max(0, min(size, kept))]
+            end = (self.begun.end + data[:size])[-MAX_END:]
+            self.begun = self.begun._replace(start=start, end=end)
         return size
+
+    def join(self, rest: bytes, missing: int) -> None:
+        """Go on in the middle, where a decoder has come to.
+
+        Of the frame that has begun there, nothing is known; and the fragments
+        that come next may belong to a whisper.
+        """
+        self.rest, self.missing = rest, missing
+        self.begun = None
+        self.is_secret = True
 
     def end_at(self, first: int) -> None:
         """End behind a user's Close; first: the first byte of a frame."""

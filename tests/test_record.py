@@ -320,6 +320,7 @@ class Division(unittest.TestCase):
 # ---- whispers ---------------------------------------------------------------
 
 SECRET = b"Tell-nobody-7391"
+ONE_MORE = "and 1 more frame"
 LONG = "x" * 1100  # more than is kept of a payload
 # What is for one, or may be: one of them is "%s", and the form is a text.
 WHISPERS = (
@@ -1219,8 +1220,10 @@ class Bounds(unittest.TestCase):
             line = watched.say(sock, HELLO[8:])
             self.assertEqual(line["turn"], 10)
             self.assertEqual(texts(line), ["now the frame is whole"])
-            event = events(json.loads(watched.raw[-1]), "frame")[0]
-            self.assertEqual(event["bytes"], HELLO.hex())
+            # Its start came in a turn that was not shown.
+            [event] = events(line, "frame")
+            self.assertEqual(event["way"], "out")
+            self.assertEqual(events(line, "more")[0]["text"], ONE_MORE)
             self.assertIsNone(watched.say(sock, HELLO))
             # After a pause, a rush is shown again, but not a longer one.
             still.now += 1000
@@ -1228,6 +1231,32 @@ class Bounds(unittest.TestCase):
                 watched.say(sock, HELLO)
             self.assertEqual(len(watched.raw), 1 + 6 + 1 + 6)
             self.assertEqual(json.loads(watched.raw[-1])["turn"], 17)
+
+    def test_after_turns_that_were_not_shown(self):
+        """However a frame was cut there, the next ones are found."""
+        text = encode_frame(TEXT, b"x" * 200, MASKING_KEY)
+        ping = encode_frame(PING, b"are you there?", MASKING_KEY)
+        start = encode_frame(TEXT, b"nr=top", MASKING_KEY, False)
+        end = encode_frame(CONTINUATION, b"secret&key=2", MASKING_KEY)
+        with Watched() as watched:
+            sock = watched.open()
+            for whole in (HELLO, text, ping, start + end):
+                for cut in range(1, len(whole)):
+                    watched.record.credit = -1e9
+                    self.assertIsNone(watched.say(sock, whole[:cut]))
+                    watched.record.credit = 9.0
+                    watched.say(sock, whole[cut:] + HELLO)
+                    frames = events(json.loads(watched.raw[-1]), "frame")
+                    came = [each for each in frames if each["way"] == "in"]
+                    with self.subTest(whole, cut=cut):
+                        self.assertEqual(came[-1]["bytes"], HELLO.hex())
+                        for each in came[:-1]:
+                            # A piece belongs to a whisper, or may do so.
+                            is_piece = each["size"] in (len(start), len(end))
+                            self.assertEqual(each["hidden"], is_piece)
+                            self.assertTrue(
+                                is_piece or each["size"] == len(whole)
+                            )
 
 
 class SeveralObservers(unittest.TestCase):
