@@ -15,11 +15,13 @@ import subprocess
 import sys
 import unittest
 from contextlib import redirect_stderr
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import client
 import server
+from lessons import record, watch
 from lessons.faults import FAULTS
 from lessons.ladder import CLAIMS
 from tests import bench, bench_watch
@@ -263,6 +265,22 @@ class Names(unittest.TestCase):
             lines = len((ROOT / name).read_text("utf-8").splitlines())
             with self.subTest(name):
                 self.assertLess(abs(lines - int(stated)), lines * 0.1)
+
+    def test_the_watch(self):
+        lines = Path(watch.LESSON).read_text("utf-8").splitlines()
+        turns = sum('"turn": ' in line for line in lines)
+        words = " ".join(LESSONS.split())
+        mebibyte = 2**20
+        for said in (
+            f"A recorded lesson of {turns} turns",
+            f"hands it {record.SHOWN_PER_SECOND} turns in a second",
+            f"(after a pause, {record.SHOWN_AT_ONCE} at once)",
+            f"keeps the last {watch.KEPT_TURNS:,} turns, or"
+            f" {watch.KEPT_BYTES // mebibyte} MiB of them",
+            f"ends after {record.MAX_RECORD // mebibyte} MiB",
+        ):
+            self.assertIn(said, words)
+        self.assertEqual(watch.TEACHER_SECONDS, 60)  # "after a minute"
 
     def test_the_ladder(self):
         rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \| .*"
