@@ -47,10 +47,9 @@ from lessons.asked import (
     why_silent,
     without_waker,
 )
-from lessons.explain import explain_head
 from lessons.observer import Block, Observer, User, Users
 from lessons.stream import MAX_PIECES, Piece, Stream, divide_block
-from lessons.trace import OF_HANDSHAKES, accept_rows, what_is_missing
+from lessons.trace import accept_rows, needed_lines, what_is_missing
 from lessons.words import ascii_only, many, plain
 
 # Nobody sees more than twenty turns in a second, and to write one down takes
@@ -320,18 +319,14 @@ class Record(Observer):
         """
         if not self.turn:
             return
-        lines = explain_head(head)
-        # By name: each header once, however often somebody sends it.
-        needed = {line.name: line for line in lines if line.needed}
-        kind, shown = "HTTP", [lines[0]._replace(needed="")]
-        if OF_HANDSHAKES.intersection(needed):
-            kind, shown = "HANDSHAKE", list(needed.values())
+        kind, shown, unused = needed_lines(head)
         phase = 4
         if way == "out":  # A 408 is for who is late.
-            is_late = self.server.stopping or b" 408 " in lines[0].raw
+            is_late = self.server.stopping or b" 408 " in shown[0].raw
             phase = 6 if is_late else 5
         key, request = "", user.request
-        if request and "sec-websocket-accept" in needed:
+        headers = {each.name for each in shown}
+        if request and "sec-websocket-accept" in headers:
             key = request.headers.get("Sec-WebSocket-Key", "")
         self.add(
             "head",
@@ -342,7 +337,7 @@ class Record(Observer):
             size=size,
             text=text,
             rows=[[plain(each.raw[:MAX_LINE]), each.needed] for each in shown],
-            rest=len(lines) - len(shown),
+            rest=unused,
             accept=accept_rows(key),
         )
 

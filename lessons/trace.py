@@ -283,17 +283,14 @@ class Trace(Observer):
 
         key: that was asked with, if this is an answer.
         """
-        lines = explain_head(head)
+        kind, lines, unused = needed_lines(head)
         first = plain(lines[0].raw)
-        # By name: each header once, however often somebody sends it.
-        needed = {line.name: line for line in lines if line.needed}
-        kind, shown = "HTTP", [first]
-        if OF_HANDSHAKES.intersection(needed):
-            kind, shown = "HANDSHAKE", list(map(needed_line, needed.values()))
-        unused = len(lines) - len(shown)
+        shown = [first]
+        if kind == "HANDSHAKE":
+            shown = list(map(needed_line, lines))
         if unused:
             shown.append(f"({many(unused, 'more line')} not used)")
-        if "sec-websocket-accept" in needed:
+        if any(line.name == "sec-websocket-accept" for line in lines):
             shown += [f"  {name:<12}{row}" for name, row in accept_rows(key)]
         title = f"{kind} {way}"
         rows = [cut(f"  {row}") for row in shown]
@@ -626,6 +623,17 @@ OF_HANDSHAKES = {
     "sec-websocket-version",
     "sec-websocket-accept",
 }
+
+
+def needed_lines(head: bytes) -> tuple[str, list[Line], int]:
+    """Return what a head is, the lines that are needed, how many are not."""
+    lines = explain_head(head)
+    # By name: each header once, however often somebody sends it.
+    needed = {line.name: line for line in lines if line.needed}
+    kind, shown = "HTTP", [lines[0]._replace(needed="")]
+    if OF_HANDSHAKES.intersection(needed):
+        kind, shown = "HANDSHAKE", list(needed.values())
+    return kind, shown, len(lines) - len(shown)
 
 
 def needed_line(line: Line) -> str:

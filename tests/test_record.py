@@ -50,6 +50,7 @@ from tests.support import (
     side_by_side,
     wait_until,
 )
+from tests.test_fuzz import nonsense
 
 REQUEST = request()
 HELLO = encode_frame(TEXT, b"Hello", MASKING_KEY)
@@ -1257,6 +1258,35 @@ class Bounds(unittest.TestCase):
                             self.assertTrue(
                                 is_piece or each["size"] == len(whole)
                             )
+
+
+class AnyBytes(unittest.TestCase):
+    def test_nonsense(self):
+        """It is written down, each turn of it, and explained."""
+        source = random.Random(15)
+        many = mock.patch.object(lessons.record, "SHOWN_AT_ONCE", 10**6)
+        errors = io.StringIO()
+        with many, contextlib.redirect_stderr(errors), Watched() as watched:
+            for _ in range(100):
+                with watched.connect() as sock:
+                    with contextlib.suppress(OSError):
+                        sock.sendall(nonsense(source, watched.server.port))
+                    for _ in "123":
+                        watched.server.turn()
+                watched.server.turn()
+            self.assertIs(watched.server.observer, watched.record)
+            lines = [json.loads(raw) for raw in watched.raw[1:]]
+        self.assertGreater(len(lines), 200)
+        self.assertEqual([*map(explained, lines)][-1]["turn"], len(lines))
+        self.assertEqual(errors.getvalue(), "")
+
+    def test_an_accept_key_in_a_request(self):
+        with Watched() as watched:
+            accept = b"\r\nSec-WebSocket-Accept: x\r\n"
+            head = REQUEST.replace(b"\r\n", accept, 1)
+            line = watched.say(watched.connect(), head)
+            asked, answered = events(line, "head")
+        self.assertEqual((asked["accept"], len(answered["accept"])), ([], 3))
 
 
 class SeveralObservers(unittest.TestCase):
