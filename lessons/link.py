@@ -1,9 +1,9 @@
 """The room's end of the link to the process that serves the page.
 
 That process is `python -m lessons.watch --link`. It is a process of its own,
-so that the page is alive while the room stands still, and takes nothing from
-the room's time. The room never waits for it: what the kernel does not take is
-left out. The other end is in watch.py.
+so that the page is alive while the room stands still, or computes, and uses
+another core where there is one. The room never waits for it: what the kernel
+does not take is left out. The other end is in watch.py.
 """
 
 from __future__ import annotations
