@@ -39,6 +39,7 @@ from handshake import HandshakeError, Response
 
 PIECE = 64 * 1024  # bytes; read at a time, or sent, or kept by the kernel
 TIMEOUT = 10.0  # seconds, for connecting, and for the answer to a Close
+PAUSE = 0.2  # seconds, from the end of what is typed to the goodbye
 LEAVING_SECONDS = 2.0  # the server hangs up first; then we do
 MAX_DELAY = 30.0  # seconds between attempts
 STEADY_SECONDS = 5.0  # who closes earlier is no success for reconnect()
@@ -976,6 +977,9 @@ def read_stdin(sink: socket.socket) -> None:
         while True:
             typed = keyboard.read(PIECE)
             if not typed:
+                # Else the last line and the goodbye that the end means would
+                # come in one read of the server, or in two, by chance.
+                time.sleep(PAUSE)
                 return
             sink.sendall(typed)
 

@@ -913,5 +913,19 @@ class Words(unittest.TestCase):
         self.assertEqual(terminal.ask_read(), [])
 
 
+class TheEndOfInput(unittest.TestCase):
+    def test_the_goodbye_comes_by_itself(self):
+        """Not with the last line: that would be one read, or two."""
+        there, sink = mock.Mock(), mock.MagicMock()
+        there.read.side_effect = [b"Hello\n", b""]
+        done = []
+        sink.sendall.side_effect = done.append
+        sink.__exit__.side_effect = lambda *_: done.append("end")
+        opened = mock.patch("client.open", lambda *_, **__: there, create=True)
+        with opened, mock.patch("client.time.sleep", done.append):
+            client.read_stdin(sink)
+        self.assertEqual(done, [b"Hello\n", client.PAUSE, "end"])
+
+
 if __name__ == "__main__":
     unittest.main()
