@@ -34,9 +34,6 @@ from lessons.asked import (
     GUEST_WORKS,
     KNOCKS,
     LEAVING,
-    MANY_FRAMES,
-    NEEDS_MORE,
-    NOW_WHOLE,
     OUTBOX_EMPTY,
     by_key,
     names,
@@ -49,7 +46,7 @@ from lessons.asked import (
 )
 from lessons.observer import Block, Observer, User, Users
 from lessons.stream import MAX_PIECES, Piece, Stream, divide_block
-from lessons.trace import accept_rows, needed_lines, what_is_missing
+from lessons.trace import accept_rows, needed_lines, read_means
 from lessons.words import ascii_only, many, plain
 
 # Nobody sees more than twenty turns in a second, and to write one down takes
@@ -236,13 +233,7 @@ class Record(Observer):
         was_begun = bool(stream.rest or stream.missing)
         pieces, count = stream.feed(data, MAX_PIECES if self.turn else 0)
         if self.turn:
-            text = NOW_WHOLE if was_begun else ""
-            if count > 1:
-                text = MANY_FRAMES.format(count)
-            elif stream.missing:
-                text = NEEDS_MORE.format(stream.missing)
-            elif stream.rest:
-                text = what_is_missing(stream.rest)
+            text = read_means(stream, count, was_begun)
             self.add(what, user, size=len(data), text=text)
             for piece in pieces:
                 self.add_frame([user], piece, piece.hidden)

@@ -31,7 +31,7 @@ from lessons.asked import (
 )
 from lessons.explain import Line, accept_steps, explain_frame, explain_head
 from lessons.observer import Block, Observer, Several, User, Users
-from lessons.stream import EXTENDED
+from lessons.stream import EXTENDED, Stream
 from lessons.words import WIDTH, cut, many, note, plain, quoted
 
 ROW = 8  # payload bytes in one line, so that words have room beside them
@@ -189,23 +189,16 @@ class Trace(Observer):
     def read_frames(self, decoder: Walk, data: bytes) -> None:
         """Show how one read divides into frames, unless it is just one."""
         # Either the payload of a frame has begun, or its header is cut.
-        began, missing = len(decoder.begun), decoder.missing
-        received = decoder.rest + data
-        frames, rest = divide(received, missing, decoder.max_message)
-        if frames > 1:
-            count = f"{MAX_FRAMES}+" if frames > MAX_FRAMES else f"{frames}"
-            meaning = MANY_FRAMES.format(count)
-        elif missing > len(data):
-            meaning = NEEDS_MORE.format(missing - len(data))
-        elif rest:
-            meaning = what_is_missing(rest)
-        elif began or decoder.rest:
-            meaning = NOW_WHOLE
-        else:
+        before = len(decoder.begun) + len(decoder.rest)
+        stream = Stream(decoder.max_message)
+        stream.join(decoder.rest, decoder.missing)
+        _, frames = stream.feed(data, 0)
+        meaning = read_means(stream, frames, before > 0)
+        if not meaning:
             return  # just one frame
         # What came behind a request was part of a larger read.
         call = "recv" if len(data) == self.size else "rest"
-        waiting = began + len(received)
+        waiting = before + len(data)
         self.tell(flow(call, decoder.user_key, len(data), waiting, meaning))
 
     def show_broken_rule(self, key: int, error: ProtocolError) -> None:
@@ -459,47 +452,27 @@ class Frame:
         """Return how many bytes of its payload are to come."""
         return self.fields[-1].value - len(self.plain)
 
-    def is_refused(self, max_message: int) -> bool:
-        """Tell whether its header breaks a rule, whatever came before."""
-        if "MASK" not in self.named:
-            return False  # one byte is too few to tell
-        values = {field.name: field.value for field in self.fields}
-        length = values.get("extended length", values["length"])
-        if values["RSV"] or not values["MASK"]:
-            return True
-        if values["opcode"] >= codec.CLOSE:
-            is_bad = length > codec.MAX_CONTROL or not values["FIN"]
-        else:
-            is_bad = length > max_message
-        return is_bad or self.opcode.meaning == "reserved"
 
+def read_means(stream: Stream, frames: int, was_begun: bool) -> str:
+    """Say how a read divides into frames; "" if it is just one frame.
 
-def divide(data: bytes, missing: int, max_message: int) -> tuple[int, bytes]:
-    """Return how many frames end in data, and what is behind the last.
-
-    Nothing counts behind a Close, a wrong header or MAX_FRAMES.
+    stream: it was fed with the read; frames: how many ended in it;
+    was_begun: a part of the first one had come before.
     """
-    frames, at = int(0 < missing <= len(data)), missing
-    while at < len(data):
-        frame = Frame(data, at)
-        if frame.is_refused(max_message) or frames > MAX_FRAMES:
-            return frames + 1, b""
-        if not frame.payload or frame.missing():
-            break
-        frames += 1
-        at += frame.size()
-        if frame.opcode.meaning == "CLOSE":
-            return frames, b""
-    return frames, data[at:]
+    if frames > 1:
+        return MANY_FRAMES.format(frames)
+    if stream.missing:
+        return NEEDS_MORE.format(stream.missing)
+    if stream.rest:
+        return what_is_missing(stream.rest)
+    return NOW_WHOLE if was_begun else ""
 
 
 def what_is_missing(rest: bytes) -> str:
-    """Say what the last bytes of a read are still waiting for."""
-    frame = Frame(rest)
-    if frame.payload:
-        return NEEDS_MORE.format(frame.missing())
+    """Say how much a header needs of which so much is here."""
     if len(rest) == 1:
         return f"{rest.hex(' ')}|  the header needs at least 1 more"
+    frame = Frame(rest)
     length, masked = frame.named["length"].value, frame.named["MASK"].value
     size = 2 + EXTENDED.get(length, 0) + 4 * masked
     there = rest.hex(" ") if len(rest) < 7 else rest[:5].hex(" ") + " .."

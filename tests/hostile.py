@@ -13,7 +13,14 @@ from unittest import mock
 import codec
 import handshake
 import server
-from tests.support import DEADLINE, KEY, MASKING_KEY, serving, wait_until
+from tests.support import (
+    DEADLINE,
+    KEY,
+    MASKING_KEY,
+    close_all,
+    serving,
+    wait_until,
+)
 
 TEXT, BINARY, CLOSE = codec.TEXT, codec.BINARY, codec.CLOSE
 PING, PONG = codec.PING, codec.PONG
@@ -128,6 +135,54 @@ def sleeper(port):
     sock = connect(port, request(port), buffer=4096)
     assert status(read_head(sock)) == 101
     return sock
+
+
+class ByTurns:
+    """A server whose turns a test takes, and sockets that talk to it.
+
+    REQUEST: what opens a WebSocket.
+    """
+
+    REQUEST = b""
+
+    def __init__(self, server):
+        self.server = server
+        self.sockets = []
+
+    def connect(self, buffer=0):
+        """Knock, and let the server accept; buffer: see connect()."""
+        sock = connect(self.server.port, buffer=buffer)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sockets.append(sock)
+        self.server.turn()
+        return sock
+
+    def open(self, buffer=0):
+        """Connect and open a WebSocket."""
+        sock = self.connect(buffer)
+        self.say(sock, self.REQUEST)
+        answer = sock.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        return sock
+
+    def say(self, sock, data):
+        """Send bytes; the server takes one turn to read them."""
+        sock.sendall(data)
+        return self.turn()
+
+    def turn(self):
+        """Let the server take a turn."""
+        self.server.turn()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for sock in self.sockets:
+            sock.close()
+        for user in self.server.users.values():
+            user.socket.close()
+        close_all(self.server)
 
 
 class Crowd:

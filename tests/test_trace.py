@@ -39,7 +39,7 @@ from lessons.slow import shrink_buffers
 from lessons.trace import MAX_FRAMES, Trace
 from lessons.words import WIDTH
 from server import Server
-from tests.hostile import connect
+from tests.hostile import ByTurns
 from tests.support import (
     DEADLINE,
     KEY,
@@ -49,7 +49,6 @@ from tests.support import (
     ROOT,
     Peer,
     Process,
-    close_all,
     reset,
     send_signal,
     serving,
@@ -76,35 +75,15 @@ def tearDownModule():
     patches.stop()
 
 
-class Watched:
+class Watched(ByTurns):
     """A server whose trace is collected, and one socket that talks to it."""
 
+    REQUEST = REQUEST
+
     def __init__(self, level="full", kind=Server, **options):
+        super().__init__(kind(port=0, **options))
         self.shown = []
-        self.server = kind(port=0, **options)
         self.server.observer = Trace(self.server, self.shown.append, level)
-        self.sockets = []
-
-    def connect(self, buffer=0):
-        """Knock, and let the server accept; buffer: see connect()."""
-        sock = connect(self.server.port, buffer=buffer)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sockets.append(sock)
-        self.server.turn()
-        return sock
-
-    def open(self, buffer=0):
-        """Connect and open a WebSocket."""
-        sock = self.connect(buffer)
-        self.say(sock, REQUEST)
-        answer = sock.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 101"), answer
-        return sock
-
-    def say(self, sock, data):
-        """Send bytes; the server takes one turn to read them."""
-        sock.sendall(data)
-        self.server.turn()
 
     def text(self):
         """Return what was shown till now, without what differs each time."""
@@ -112,16 +91,6 @@ class Watched:
         self.shown.clear()
         text = re.sub(r"slept \d+\.\d\d s", "slept 0.00 s", text)
         return re.sub(r"port \d+", "port 50000", text)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for sock in self.sockets:
-            sock.close()
-        for user in self.server.users.values():
-            user.socket.close()
-        close_all(self.server)
 
 
 OPENING = """
@@ -646,7 +615,7 @@ class Golden(unittest.TestCase):
                 found = [line for line in shown if line.startswith("FRAME")]
                 self.assertEqual(len(found), MAX_FRAMES)
                 self.assertEqual(shown.count("  and more frames"), 1)
-                line = "100+ frames in one read: TCP has no messages"
+                line = "501 frames in one read: TCP has no messages"
                 is_full = level == "full"
                 self.assertEqual(line in "\n".join(shown), is_full)
                 self.assertLessEqual(max(map(len, shown)), WIDTH)
