@@ -281,6 +281,8 @@ class Names(unittest.TestCase):
         ):
             self.assertIn(said, words)
         self.assertEqual(watch.TEACHER_SECONDS, 60)  # "after a minute"
+        picture = (ROOT / "lessons" / "watch.png").stat().st_size
+        self.assertLess(picture, 150_000)
 
     def test_the_ladder(self):
         rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \| .*"

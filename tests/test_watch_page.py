@@ -143,6 +143,7 @@ class LiveTest(PageTest):
         self.assertEqual(
             [field["part"] for field in fields], ["header"] * 5 + ["key"]
         )
+        tab.run("draw(model())")
         for words in ("last (or only) piece", "masking key", "XOR"):
             self.assertIn(words, tab.run(SEEN))
         ana.frame(CLOSE, b"\x0f\xa1bye")
@@ -167,6 +168,7 @@ class LiveTest(PageTest):
         ana = self.user(room, MARKUP[:20])
         ana.send(f"{MARKUP}")
         tab.wait_for(f"""text => {SEEN}.includes(text)""", MARKUP)
+        tab.run("draw(model())")
         self.assertIn(MARKUP[:20], tab.run(SEEN))
         self.assertEqual(tab.run("typeof hacked"), "undefined")
 
@@ -244,6 +246,21 @@ class TimeTest(PageTest):
         tab.press("l")
         tab.wait_for("model().time.newer === 0 && model().mode === 'live'")
 
+    def test_long_turns_and_gaps_are_seen(self):
+        tab = self.lesson()
+        tab.run("""addTurn({...turns[43], turn: 47, took: 0.2}, 1000)""")
+        tab.run("show(47)")
+        words = ", ".join(self.model(tab, "time.words"))
+        self.assertIn("took 0.20 s: long, everybody waited", words)
+        self.assertIn("2 turns before it not shown", words)
+        self.assertTrue(tab.run("sumOf(current()).isLong"))
+        tab.run("show(13)")
+        sums = tab.run(
+            "(({read, written}) => [read, written])(sumOf(current()))"
+        )
+        self.assertEqual(sums[0], 62)
+        self.assertGreater(sums[1], 200)
+
     def test_only_mine(self):
         tab = self.lesson()
         tab.run("show(12)")
@@ -299,6 +316,7 @@ class PredictTest(PageTest):
         guesses = tab.run("model().tiles.map(({guess}) => guess?.result)")
         self.assertEqual(guesses, [None, "right", "missed"])
         self.assertEqual(self.model(tab, "score"), {"right": 0, "of": 1})
+        self.assertFalse(tab.run("document.getElementById('help').open"))
         tab.run(PRESS, "Next")
         tab.wait_for("model().question?.number === 13")
         tab.run(TAP, "#1")
@@ -332,6 +350,7 @@ class PredictTest(PageTest):
         tab.run("show(11)")
         tab.run(PRESS, "Predict")
         tab.wait_for("model().question?.number === 12")
+        tab.run("draw(model())")  # not with the next frame of the screen
         self.assertEqual(tab.run(WIDTHS), [0, 0])
         self.assertEqual(tab.run(OUTSIDE), [])
         self.assertGreaterEqual(tab.run(LOWEST_TILE), 40)
@@ -475,7 +494,7 @@ class TogetherTest(PageTest):
 class LooksTest(PageTest):
     def test_letters_and_contrast(self):
         tab = self.lesson()
-        tab.run("show(13)")
+        tab.run("show(13); draw(model())")
         for scheme in ("light", "dark"):
             with self.subTest(scheme):
                 tab.color_scheme(scheme)
@@ -490,6 +509,7 @@ class LooksTest(PageTest):
                 with self.subTest(width=width, turn=turn):
                     tab.run("number => show(number)", turn)
                     tab.wait_for("number => model().turn === number", turn)
+                    tab.run("draw(model())")
                     self.assertEqual(tab.run(WIDTHS), [0, 0])
                     self.assertEqual(tab.run(OUTSIDE), [])
             if width > 1000:  # A projector does not scroll.
@@ -513,6 +533,7 @@ class LooksTest(PageTest):
             goLive();
         })()""")  # fmt: skip
         tab.wait_for("model().tiles.length === 101")
+        tab.run("draw(model())")
         self.assertEqual(tab.run("turns.length"), 1000)
         self.assertEqual(tab.run(WIDTHS), [0, 0])
         count = "document.querySelectorAll('#tiles li').length"
