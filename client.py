@@ -941,7 +941,8 @@ class Terminal(Client):
         return f"{who}: {fields['nrong']}"
 
 
-CODE = re.compile("[1-9][0-9]*")  # as the room counts its users
+# As the room counts its users; with --redis, the server stands behind it.
+CODE = re.compile("[1-9][0-9]*(-[0-9a-f]{8})?")
 # What the text of somebody else, read as the room's, can raise.
 NOT_THE_ROOMS = (
     ValueError, LookupError, TypeError, AttributeError, RecursionError,

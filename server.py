@@ -1114,9 +1114,13 @@ class ChatRoom(Server):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # Who has a name, as JSON: with 900 users, to make it anew for each
-        # newcomer would take a third of a millisecond.
-        self.people: dict[User, str] = {}
+        # Who has a name, by code, as JSON: with 900 users, to make it anew
+        # for each newcomer would take a third of a millisecond.
+        self.people: dict[str, str] = {}
+        # With --redis: the rooms of other servers, see lessons/rooms.py, and
+        # what makes a key a code that no other server gives: "-9f2c01ab".
+        self.others: Any = None
+        self.mark = ""
 
     def on_open(self, user: User) -> None:
         """Note who came, and that "null" may be any page."""
@@ -1155,47 +1159,96 @@ class ChatRoom(Server):
         # 20 characters can be 200 when escaped; the reason shall be seen too.
         who = f"#{user.key} {printable(user.name)[:40]}".rstrip()
         self.diary(f"{who} left: {code} {reason}".rstrip())
-        if self.people.pop(user, None):
-            removed = {"type": "rmove", "nrong": str(user.key), "code": False}
-            self.broadcast(to_json(removed))
+        if self.remove_person(self.code(user)) and self.others:
+            self.others.left(user.key)
 
     def name(self, user: User, name: str) -> None:
         """Give a user a name; tell all others, and tell it of them."""
         is_newcomer = not user.name
-        code = str(user.key)
+        code = self.code(user)
         user.name = clean_name(name) or f"user {code}"
-        self.people[user] = JSON.encode({"code": code, "name": user.name})
-        added = to_json({"type": "add", "name": user.name, "code": code})
-        if not is_newcomer:
-            self.broadcast(added)
+        if is_newcomer:
+            self.diary(f"#{user.key} is {user.name}")
+        self.add_person(code, user.name, user if is_newcomer else None)
+        if self.others:
+            self.others.named(user.key, user.name)
+
+    def add_person(
+        self, code: str, name: str, newcomer: User | None = None
+    ) -> None:
+        """Tell this room the name of one who is in it, or in another one.
+
+        newcomer: who gets the list of all people in its place.
+        """
+        self.people[code] = JSON.encode({"code": code, "name": name})
+        added = to_json({"type": "add", "name": name, "code": code})
+        if not newcomer:
+            self.broadcast_here(added)
             return
-        self.diary(f"#{user.key} is {user.name}")
-        madd = to_json({"type": "madd", "name": user.name, "code": code})
+        madd = to_json({"type": "madd", "name": name, "code": code})
         users = ", ".join(self.people.values())
         madd = f'{madd[:-1]}, "users": [{users}]}}'
-        self.broadcast(added, but=(user, madd))
+        self.broadcast_here(added, but=(newcomer, madd))
+
+    def remove_person(self, code: str) -> bool:
+        """Tell this room that somebody has gone, who may never have come."""
+        if not self.people.pop(code, None):
+            return False
+        removed = {"type": "rmove", "nrong": code, "code": False}
+        self.broadcast_here(to_json(removed))
+        return True
 
     def say(self, user: User, text: str, to: str) -> None:
         """Pass on what one user says to all, or to one other."""
-        said = to_json({"nrong": text, "code": str(user.key)}, to)
-        other = self.users.get(int(to)) if CODE.fullmatch(to) else None
+        said = to_json({"nrong": text, "code": self.code(user)}, to)
+        other = self.find(to)
         if len(said.encode()) > self.max_message:
             # JSON may be six times longer, and all would have to read it.
             self.tell(user, f"That is too long: {len(said)} letters.")
         elif to == "all":
             self.broadcast(said)
-        elif not other or not other.is_open:
-            who = f"There is nobody with the code {to[:20]} here."
-            self.tell(user, who, to)
-        else:
+        elif other:
             self.send(user, said)
             if other is not user:
                 self.send(other, said)
+        elif self.others and self.others.whisper(user.key, said, to):
+            self.send(user, said)
+        else:
+            self.tell_nobody(user, to)
+
+    def code(self, user: User) -> str:
+        """Return what a user is called in messages: the key, as text."""
+        return f"{user.key}{self.mark}"
+
+    def find(self, code: str) -> User | None:
+        """Return the open user of this room who has a code, if any."""
+        key = code[: len(code) - len(self.mark)]
+        is_ours = code.endswith(self.mark) and CODE.fullmatch(key)
+        user = self.users.get(int(key)) if is_ours else None
+        return user if user and user.is_open else None
+
+    def broadcast(
+        self, message: str | bytes, but: tuple[User, str] | None = None
+    ) -> None:
+        """Send to everyone, here and in the rooms of other servers."""
+        self.broadcast_here(message, but)
+        if self.others:
+            self.others.said(message)
+
+    def broadcast_here(
+        self, message: str | bytes, but: tuple[User, str] | None = None
+    ) -> None:
+        """Send to everyone in this room only."""
+        super().broadcast(message, but)
 
     def tell(self, user: User, words: str, to: str | None = None) -> None:
         """Say something to one user, in the name of the room."""
-        to = str(user.key) if to is None else to[:20]
+        to = self.code(user) if to is None else to[:20]
         self.send(user, to_json({"nrong": words, "code": False}, to))
+
+    def tell_nobody(self, user: User, to: str) -> None:
+        """Tell a user that a whisper has reached nobody."""
+        self.tell(user, f"There is nobody with the code {to[:20]} here.", to)
 
     def announce(self, words: str) -> None:
         """Say something to all, in the name of the room."""
@@ -1298,7 +1351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     asked = [options.trace, options.step, options.small_buffers]
-    asked += [options.watch, options.fault, options.lab]
+    asked += [options.watch, options.fault, options.lab, options.redis]
     if any(asked) or options.record is not None:
         import lessons  # not needed otherwise, so not even loaded
 
@@ -1385,6 +1438,8 @@ def make_parser() -> Parser:
         default=PING_INTERVAL, help="of silence; then a ping")  # fmt: skip
     add("--page", metavar="FILE",
         help="show this at / in place of client.html")  # fmt: skip
+    add("--redis", metavar="HOST:PORT", type=redis,
+        help="be one room with other servers")  # fmt: skip
     add = parser.add_argument_group("for lessons").add_argument
     # Not nargs="?": then "--trace 9000" would take the port for a level.
     add("--trace", action="store_const", const="full",
@@ -1461,6 +1516,16 @@ def lab(path: str) -> Any:
         return open_file(path)
     except Trouble as trouble:
         raise argparse.ArgumentTypeError(str(trouble)) from None
+
+
+def redis(text: str) -> Any:
+    """Return the address of a Redis for --redis, taken apart."""
+    from lessons.redis import parse_address
+
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def explain(error: Exception, host: str, port: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+from lessons import redis
 from lessons.faults import install
 from lessons.labs import plug
 from lessons.link import Link, LinkError
@@ -50,7 +51,7 @@ def begin(server: Any, options: Any, show: Callable[[str], None]) -> str:
         # One alone is told without a detour: that is 1 us each time.
         is_alone = len(observers) == 1
         server.observer = observers[0] if is_alone else Several(observers)
-    return ""
+    return redis.link(server, options.redis) if options.redis else ""
 
 
 def make_record(

@@ -44,13 +44,16 @@ def without_waker(server: Any, asked: Users) -> Users:
 
 
 def names(server: Any, asked: Collection[Any]) -> list[str]:
-    """Return what they are called: L, the listening socket, #3, G1."""
+    """Return what they are called: L, the listening socket, #3, G1.
+
+    A guest may have a name of its own: R is the link to Redis.
+    """
     users = [each for each in asked if hasattr(each, "key")]
     found = [f"#{user.key}" for user in sorted(users, key=by_key)]
     for number, guest in enumerate(server.guests, 1):
         sockets = [*guest.ask_read(), *guest.ask_write()]
         if any(each in sockets for each in asked):
-            found.append(f"G{number}")
+            found.append(getattr(guest, "mark", f"G{number}"))
     return ["L", *found] if server.listener in asked else found
 
 
@@ -65,7 +68,7 @@ def why_missing(name: str, write_names: Collection[str]) -> str:
     write_names: those who were asked for to be written to.
     """
     kind = "full" if name in write_names else "quiet"
-    return MISSING[{"L": "L", "G": "guest"}.get(name[0], kind)]
+    return MISSING[{"L": "L", "G": "guest", "R": "guest"}.get(name[0], kind)]
 
 
 def why_silent(server: Any, is_called: bool) -> str:

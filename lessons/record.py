@@ -408,7 +408,7 @@ class Turn:
         server, read = self.server, self.ready["read"]
         for way, came in ("read", readable), ("write", writable):
             for name in self.names(came):
-                if name[0] in "LG":
+                if name[0] in "LGR":
                     why = KNOCKS if name == "L" else GUEST_WORKS
                     self.ready[way][name] = why
         for user in sorted(self.chosen.intersection(readable), key=by_key):

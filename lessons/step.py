@@ -125,7 +125,7 @@ class Stepper(Trace):
                 size = many(user.waiting, "byte")
                 self.tell_why(f"#{user.key} write", CAN_SEND.format(size))
         for name in names(self.server, [*readable, *writable]):
-            if name[0] == "G":
+            if name[0] in "GR":
                 self.tell_why(name, GUEST_WORKS)
 
     def tell_why(self, name: str, why: str) -> None:
