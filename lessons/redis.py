@@ -18,19 +18,20 @@ import contextlib
 import errno
 import math
 import os
+import re
 import select
 import socket
 import sys
 import time
 from collections import deque
 from functools import partial
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Tuple
 from urllib.parse import unquote, urlsplit
 
 from codec import in_words
 from lessons.resp import Refusal, Replies, RespError, Word, command
-from lessons.rooms import Entry, Rooms
-from lessons.words import ascii_only
+from lessons.rooms import Rooms, write_entry
+from lessons.words import ascii_only, cut
 
 STREAM = "chatroom"  # the log; a room that lives has a key "chatroom:ID"
 PORT = 6379  # Redis's own
@@ -43,10 +44,12 @@ START_SECONDS = 2.0  # at the start we wait so long for the link, not longer
 FIRST_DELAY, MAX_DELAY = 0.1, 5.0  # seconds between attempts to connect
 CONNECTING = 0.1  # seconds; Windows' select() does not tell that it failed
 STOOD_STILL = 1.0  # seconds; a turn that was so long is not Redis's fault
-AT_ONCE = 50  # entries in one read: a turn's work, and not too much memory
+AT_ONCE = 10  # entries in one read: a turn's work, and not too much memory
 # What the log keeps: so much can one room miss and still read on.
 MAX_ENTRIES = 10_000
 MAX_BYTES = 64 * 1024 * 1024
+Place = Tuple[int, int]  # in the log, see place_of()
+PLACE = re.compile(rb"([0-9]{1,19})-([0-9]{1,19})")
 FD_SETSIZE = 1024  # descriptors that select() can watch
 # Errors that pass by: Redis starts, is full, is not the one to write to.
 PASSING: tuple[str, ...] = (
@@ -218,12 +221,12 @@ class Redis:
         self.places = deque((each[0], each[4]) for each in found)
         self.connections: list[Connection] = []  # the writer, the reader
         self.greetings = 0  # so many of them have been greeted
-        self.is_up = False  # an entry of ours was taken
+        self.is_up = False  # Redis has taken what we say
         self.up_at = 0.0  # since when
         self.is_closing = False
-        self.next = 1  # the number of the entry to be handed over next
-        self.last = ""  # the last entry of the log that we have read
-        self.old = (0, 0)  # up to there the log is older than this link
+        self.next = 1  # the number of the event to be handed over next
+        self.last: Place | None = None  # the last one that we have read
+        self.old: Place = 0, 0  # up to there the log is older than this link
         self.sizes: deque[int] = deque()  # of the last entries in the log
         self.size = 0  # bytes, their sum
         self.is_heavy = False  # MAX_BYTES are reached before MAX_ENTRIES
@@ -248,7 +251,7 @@ class Redis:
         """Return how many seconds select() may sleep."""
         if not self.connections:
             return max(0.0, self.retry_at - time.monotonic())
-        if self.next_entry():
+        if self.may_hand_over():
             return 0.0
         due = min(self.beat_at, *(each.deadline for each in self.connections))
         left = max(0.0, due - time.monotonic())
@@ -292,7 +295,7 @@ class Redis:
         """Tell the others that this room closes; then it is not active."""
         self.is_closing = True
         self.rooms.leave()
-        self.beat_at = math.inf
+        self.beat_at = self.retry_at = math.inf
         if not self.is_up:
             self.drop()
 
@@ -327,13 +330,12 @@ class Redis:
     def begin_reading(self, answer: Any) -> None:
         """Read on from where we were, or from the end, if we are new."""
         found = entries_of(answer)
-        end = found[0][0] if found else "0-0"
-        self.old = (0, 0)
-        if not self.last:
+        end = found[0][0] if found else (0, 0)
+        self.old = 0, 0
+        if self.last is None:
             self.last = end
-        elif place_of(end) < place_of(self.last):
-            # It is not the log that we know: read all of it.
-            self.last, self.old = "0-0", place_of(end)
+        elif end < self.last:  # It is not the log that we know: read it all.
+            self.last, self.old = (0, 0), end
         self.read_on()
         self.greeted("OK")
 
@@ -346,38 +348,40 @@ class Redis:
 
     def say_again(self) -> None:
         """Hand over all that is kept, as Redis may have forgotten it."""
-        self.rooms.greet()
+        self.rooms.greet_again()
         self.next = self.rooms.first
 
     # ---- the writer -------------------------------------------------------
 
-    def next_entry(self) -> Entry | None:
-        """Return what is to be handed over next, if there is room for it."""
+    def may_hand_over(self) -> bool:
+        """Tell whether there are events for Redis, and room for them."""
         if self.greetings < 2 or len(self.connections[0].outbox) > PIECE:
-            return None
+            return False
         self.next = max(self.next, self.rooms.first)
-        return self.rooms.get(self.next)
+        return self.next < self.rooms.end()
 
     def hand_over(self) -> None:
-        """Append our entries to the log."""
+        """Append our events to the log: those of one turn as one entry."""
         if self.rooms.is_asked:
             self.rooms.is_asked = False
             self.rooms.greet("here")
-        entry = self.next_entry()
-        while entry:
-            words = append(self.rooms.id, self.next, entry, self.most())
-            then = partial(self.taken, self.next)
-            self.connections[0].ask(*words, then=then)
-            self.next += 1
-            entry = self.next_entry()
+        while self.may_hand_over():
+            events = self.rooms.next_events(self.next)
+            fields = write_entry(self.rooms.id, self.next, events)
+            self.next += len(events)
+            # "~": Redis may keep some more, lest it has to cut each time.
+            self.connections[0].ask(
+                "XADD", STREAM, "MAXLEN", "~", self.most(), "*", *fields,
+                then=partial(self.taken, self.next - 1),
+            )  # fmt: skip
 
     def taken(self, number: int, answer: Any) -> None:
-        """Note that an entry is in the log."""
+        """Note that our events up to this one are in the log."""
         expect(isinstance(answer, bytes), answer)
         self.rooms.note_taken(number)
         if not self.is_up:
             self.come_up()
-        if not self.rooms.get(number + 1):  # That was all.
+        if number + 1 >= self.rooms.end():  # That was all.
             self.tell_losses()
             if self.is_closing:
                 farewell = "DEL", key(self.rooms.id)
@@ -411,19 +415,22 @@ class Redis:
 
     def read_on(self) -> None:
         """Ask for what comes next in the log; Redis answers when it comes."""
-        words: list[Word] = ["XREAD", "COUNT", AT_ONCE, "BLOCK", BLOCK]
-        words += ["STREAMS", STREAM, self.last]
-        self.connections[1].ask(*words, then=self.take_entries)
+        assert self.last
+        last = f"{self.last[0]}-{self.last[1]}"
+        self.connections[1].ask(
+            "XREAD", "COUNT", AT_ONCE, "BLOCK", BLOCK, "STREAMS", STREAM, last,
+            then=self.take_entries,
+        )  # fmt: skip
 
     def take_entries(self, answer: Any) -> None:
         """Hear what the other rooms have written; then read on."""
+        now = time.monotonic()
         if answer is not None:  # Else nothing came for two seconds.
             expect(isinstance(answer, list) and len(answer) == 1, answer)
-            expect(isinstance(answer[0], list), answer)
-            for self.last, fields in entries_of(answer[0][-1]):
+            expect(isinstance(answer[0], list) and len(answer[0]) == 2, answer)
+            for self.last, fields in entries_of(answer[0][1]):
                 self.weigh(fields)
-                is_old = place_of(self.last) <= self.old
-                self.rooms.hear(fields, is_old)
+                self.rooms.hear(fields, now, self.last <= self.old)
         self.read_on()
 
     def weigh(self, fields: dict[bytes, bytes]) -> None:
@@ -476,15 +483,20 @@ class Redis:
         if self.is_up:
             words = f"the link to Redis is gone: {failure}; we go on alone"
             self.room.diary(words)
-        elif failure.is_final and str(failure) != str(self.failure):
+        elif failure.is_final and self.is_news(failure):
             self.room.diary(f"no link to Redis: {failure}")
         self.drop()
         self.failure = failure
         self.failures += 1
         if self.failures % len(self.places):
             return  # There is another address to be tried at once.
-        self.retry_at = time.monotonic() + self.delay
+        self.retry_at = max(self.retry_at, time.monotonic() + self.delay)
         self.delay = min(2 * self.delay, MAX_DELAY)
+
+    def is_news(self, failure: LinkError) -> bool:
+        """Tell whether the diary shall know; at the start, link() tells it."""
+        is_other = str(failure) != str(self.failure)
+        return is_other and self in self.room.guests
 
     def drop(self) -> None:
         """Close both connections."""
@@ -501,20 +513,6 @@ def key(server: str) -> str:
     return f"{STREAM}:{server}"
 
 
-def append(server: str, number: int, entry: Entry, most: int) -> list[Word]:
-    """Return the command that appends an entry to the log.
-
-    "~": Redis may keep a few more, so that it need not cut each time.
-    """
-    words: list[Word] = ["XADD", STREAM, "MAXLEN", "~", most, "*"]
-    words += ["server", server, "number", number, "kind", entry.kind]
-    if entry.code:
-        words += ["code", entry.code]
-    if entry.to:
-        words += ["to", entry.to]
-    return [*words, "data", entry.data]
-
-
 def expect(is_right: bool, answer: Any) -> None:
     """Raise LinkError for an error, RespError for what is no answer to this."""
     if isinstance(answer, Refusal):
@@ -529,22 +527,28 @@ def expect_ok(answer: Any) -> None:
     expect(answer == "OK", answer)
 
 
-def entries_of(answer: Any) -> list[tuple[str, dict[bytes, bytes]]]:
+def entries_of(answer: Any) -> list[tuple[Place, dict[bytes, bytes]]]:
     """Return entries of the log: where each stands in it, and its fields."""
     expect(isinstance(answer, list), answer)
     try:
-        return [
-            (place.decode(), dict(zip(values[::2], values[1::2])))
-            for place, values in answer
-        ]
-    except (AttributeError, TypeError, ValueError):
+        return [(place_of(name), fields_of(each)) for name, each in answer]
+    except (TypeError, ValueError):
         raise RespError(f"it answers {str(answer)[:40]}") from None
 
 
-def place_of(entry: str) -> tuple[int, int]:
+def place_of(name: bytes) -> Place:
     """Return the place of an entry as numbers: milliseconds, and a count."""
-    first, _, second = entry.partition("-")
-    return int(first), int(second)
+    found = PLACE.fullmatch(name)
+    if not found:
+        raise ValueError("not a place in a log")
+    return int(found[1]), int(found[2])
+
+
+def fields_of(parts: list[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of an entry, in which names and values alternate."""
+    if not all(isinstance(part, bytes) for part in parts):
+        raise ValueError("not the fields of an entry")
+    return dict(zip(parts[::2], parts[1::2]))
 
 
 # ---- at the start -----------------------------------------------------------
@@ -562,26 +566,19 @@ def link(room: Any, address: Address) -> str:
     failure = settle(guest)
     if failure and failure.is_final:
         guest.drop()
-        advice = (
-            PASSWORD
-            if "AUTH" in str(failure) or "PASS" in str(failure)
-            else EXAMPLE
+        about_password = "AUTH" in str(failure) or "PASS" in str(failure)
+        first = cut(
+            f"server.py: Redis at {address}: {ascii_only(str(failure))}"
         )
-        return f"server.py: Redis at {address}: {failure}\n{advice}"
+        return f"{first}\n{PASSWORD if about_password else EXAMPLE}"
     if failure:
-        room.diary(
-            f"no link yet to Redis at {address}: {failure}; it is tried again"
-        )
+        room.diary(f"no link yet to Redis at {address}: {failure}")
     room.guests.append(guest)
     return ""
 
 
-EXAMPLE = (
-    "A Redis listens on port 6379, if nobody chose another: --redis HOST:6379"
-)
-PASSWORD = (
-    "A password goes into the address: --redis redis://:PASSWORD@HOST:PORT"
-)
+EXAMPLE = "A Redis listens on port 6379, if nobody chose another one."
+PASSWORD = "With a password: --redis redis://:PASSWORD@HOST:PORT"
 
 
 def settle(guest: Redis) -> LinkError | None:

@@ -1,20 +1,20 @@
 """What the rooms of several servers tell each other, with --redis.
 
-No socket, no clock in here. A room says what has happened in it; that
-becomes an entry, and redis.py hands it over to a log which all rooms read.
-What the others have written there comes back to hear().
+No socket, no clock in here. What happens in a room becomes an event. All
+events of one turn become one entry in a log, which redis.py hands over, and
+which all rooms read. What the others have written there comes to hear().
 
-    server   which room has said it; it is made up when the server starts
-    number   1, 2, 3 ... of this room: who sees one twice takes it once
-    kind     what it is: see HEARD
-    code     whom it is about, as a key of that room
-    to       whom it is for: a code
-    data     the message, the name, or the list of people
+    field of an entry   value      what it is
+    server              9f2c01ab   the room that says all this
+    17 text             hello      its event number 17: said to all
+    18 name 3           Ana        its user 3 is called Ana
+    19 whisper 3 5-77ab34c9  psst  that one says this to user 5 of 77ab34c9
 
-Nothing is lost while there is no link: an entry is kept until Redis has
-taken it and each other room has heard it. Redis may have lost it by then,
-as it keeps its log in memory; so behind each new link, all that is kept is
-said again. Two limits: MAX_KEPT, and the bytes of --max-backlog.
+The number tells who sees an event twice to take it once. Nothing is lost
+while there is no link: an event is kept until Redis has taken it, and each
+other room has heard it. Redis may have lost it by then, as it keeps its log
+in memory; so behind each new link, all that is kept is said again. Two
+limits: MAX_KEPT, and the bytes of --max-backlog.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import json
 import math
 import re
 import secrets
-import time
 from collections import deque
 from typing import Any, Mapping, NamedTuple
 
-MAX_KEPT = 10_000  # entries; at ten a second, a quarter of an hour
-ENTRY_COST = 200  # bytes, about, that Python adds to those of the data
+MAX_KEPT = 10_000  # events; at ten a second, a quarter of an hour
+ENTRY_SIZE = 32 * 1024  # bytes, about, or one large message
+EVENT_COST = 200  # bytes, about, that Python adds to those of the data
 MAX_NAME = 20  # characters; as in server.py
 SERVER = re.compile("[0-9a-f]{8}")
 KEY = re.compile("[1-9][0-9]{0,9}")
@@ -37,31 +37,25 @@ CODE = re.compile("([1-9][0-9]{0,9})-([0-9a-f]{8})")
 NUMBER = re.compile("[1-9][0-9]{0,17}")
 
 
-class Entry(NamedTuple):
-    """What one room tells the others."""
+class Event(NamedTuple):
+    """What has happened in a room.
+
+    kind: see HEARD; code: whom it is about, a key of that room; to: the code
+    of whom it is for. data: bytes; when it was heard, what they mean.
+    """
 
     kind: str
-    data: bytes = b""
+    data: Any = b""
     code: str = ""
     to: str = ""
-
-
-class Heard(NamedTuple):
-    """An entry of another room, checked, and its data taken apart."""
-
-    server: str
-    number: int
-    kind: str
-    code: str
-    to: str
-    data: Any  # str; bytes: of a binary message; dict: names by their keys
 
 
 class Other:
     """What this room knows of another one."""
 
-    def __init__(self) -> None:
-        self.number = 0  # of the last entry that we have heard
+    def __init__(self, server: str) -> None:
+        self.id = server
+        self.number = 0  # of its last event that we have heard
         self.has = 0  # the last one of ours that it has heard
         self.heard_at = 0.0  # time.monotonic()
         self.is_here = False
@@ -81,7 +75,7 @@ class Rooms:
         self.id = secrets.token_hex(4)
         room.mark = f"-{self.id}"
         room.others = self
-        self.kept: deque[Entry] = deque()
+        self.kept: deque[Event] = deque()
         self.first = 1  # the number of the first one that is kept
         self.waiting = 0  # bytes in them, about
         self.taken = 0  # the last one that Redis has taken
@@ -96,17 +90,17 @@ class Rooms:
     def said(self, message: str | bytes) -> None:
         """A message was sent to everyone here."""
         if isinstance(message, str):
-            self.keep(Entry("text", message.encode()))
+            self.keep(Event("text", message.encode()))
         else:
-            self.keep(Entry("binary", bytes(message)))
+            self.keep(Event("binary", bytes(message)))
 
     def named(self, key: int, name: str) -> None:
         """Somebody here has a name, or a new one."""
-        self.keep(Entry("name", name.encode(), code=str(key)))
+        self.keep(Event("name", name.encode(), code=str(key)))
 
     def left(self, key: int) -> None:
         """Somebody here who had a name has gone."""
-        self.keep(Entry("leave", code=str(key)))
+        self.keep(Event("leave", code=str(key)))
 
     def whisper(self, key: int, said: str, to: str) -> bool:
         """Somebody says this to one who is elsewhere; False: nobody is."""
@@ -114,8 +108,14 @@ class Rooms:
         other = self.others.get(found[2]) if found else None
         if not other or not other.is_here:
             return False
-        self.keep(Entry("whisper", said.encode(), code=str(key), to=to))
+        self.keep(Event("whisper", said.encode(), code=str(key), to=to))
         return True
+
+    def greet_again(self) -> None:
+        """Say hello behind a new link; not twice, if that came to nothing."""
+        is_taken = self.end() - 1 <= self.taken
+        if is_taken or self.kept[-1].kind != "hello":
+            self.greet()
 
     def greet(self, kind: str = "hello") -> None:
         """Tell who is here; with "hello", the others tell it, too."""
@@ -124,28 +124,28 @@ class Rooms:
             for user in self.room.everyone()
             if user.name
         }
-        self.keep(Entry(kind, json.dumps(names).encode()))
+        self.keep(Event(kind, json.dumps(names).encode()))
 
     def leave(self) -> None:
         """Tell that this room closes; it says nothing more."""
-        self.keep(Entry("bye"))
+        self.keep(Event("bye"))
         self.is_leaving = True
 
     # ---- what is kept -----------------------------------------------------
 
-    def keep(self, entry: Entry) -> None:
-        """Keep an entry; if there are too many, the oldest one goes."""
+    def keep(self, event: Event) -> None:
+        """Keep an event; if there are too many, the oldest one goes."""
         if self.is_leaving:
             return
-        self.kept.append(entry)
-        self.waiting += len(entry.data) + ENTRY_COST
+        self.kept.append(event)
+        self.waiting += len(event.data) + EVENT_COST
         while len(self.kept) > 1 and (
             len(self.kept) > MAX_KEPT or self.waiting > self.room.max_backlog
         ):
             self.forget_one()
 
     def forget_one(self) -> None:
-        """Forget the oldest entry; note if nobody has heard it."""
+        """Forget the oldest event; note if nobody has heard it."""
         if self.first > self.taken:
             if not self.lost:
                 self.room.diary(
@@ -153,13 +153,23 @@ class Rooms:
                     " it is lost for the others"
                 )
             self.lost += 1
-        self.waiting -= len(self.kept.popleft().data) + ENTRY_COST
+        self.waiting -= len(self.kept.popleft().data) + EVENT_COST
         self.first += 1
 
-    def get(self, number: int) -> Entry | None:
-        """Return the entry with this number; None: it is not there yet."""
-        at = number - self.first
-        return self.kept[at] if at < len(self.kept) else None
+    def end(self) -> int:
+        """Return the number that the next event will have."""
+        return self.first + len(self.kept)
+
+    def next_events(self, number: int) -> list[Event]:
+        """Return events, from this number on, that make one entry."""
+        events: list[Event] = []
+        size = 0
+        for at in range(number - self.first, len(self.kept)):
+            size += len(self.kept[at].data) + EVENT_COST
+            if events and size > ENTRY_SIZE:
+                break
+            events.append(self.kept[at])
+        return events
 
     def forget_heard(self) -> None:
         """Forget what Redis has taken and each other room has heard."""
@@ -169,7 +179,7 @@ class Rooms:
             self.forget_one()
 
     def note_taken(self, number: int) -> None:
-        """Redis has taken the entry with this number."""
+        """Redis has taken all events up to this number."""
         self.taken = max(self.taken, number)
 
     def count_lost(self) -> int:
@@ -179,30 +189,37 @@ class Rooms:
 
     # ---- what has happened elsewhere --------------------------------------
 
-    def hear(self, fields: Mapping[bytes, bytes], is_old: bool) -> None:
+    def hear(
+        self, fields: Mapping[bytes, bytes], now: float, is_old: bool
+    ) -> None:
         """Do what an entry of the log asks for.
 
-        is_old: it was there before this link; if we do not know its room, it
-        is from before our time.
+        now: time.monotonic(). is_old: it was there before this link; if we do
+        not know its room, it is from before our time.
         """
+        if fields.get(b"server") == self.id.encode():
+            return
         try:
-            heard = read_entry(fields)
+            server, events = read_entry(fields)
         except NOT_OURS:
             self.note_odd()
             return
-        is_known = heard.server in self.others
-        if heard.server == self.id or (is_old and not is_known):
+        if is_old and server not in self.others:
             return
-        other = self.others.setdefault(heard.server, Other())
-        other.heard_at = time.monotonic()
-        if heard.number <= other.number:
-            return  # It was said again behind a new link.
-        missing = heard.number - other.number - 1
-        if missing and other.number:
-            words = f"{missing} messages of the room {heard.server} are lost"
+        other = self.others.setdefault(server, Other(server))
+        other.heard_at = now
+        for number, event in events:
+            if self.is_new(other, number):
+                getattr(self, HEARD[event.kind])(other, event)
+
+    def is_new(self, other: Other, number: int) -> bool:
+        """Note the number of an event; False: it was said again."""
+        last, other.number = other.number, max(number, other.number)
+        missing = number - last - 1
+        if last and missing > 0:
+            words = f"{missing} messages of the room {other.id} are lost"
             self.room.diary(words)
-        other.number = heard.number
-        getattr(self, HEARD[heard.kind])(other, heard)
+        return number > last
 
     def note_odd(self) -> None:
         """Tell once that somebody else writes into the log."""
@@ -210,58 +227,56 @@ class Rooms:
             self.has_seen_odd = True
             self.room.diary("what is no room's writes into our stream, too")
 
-    def hear_message(self, other: Other, heard: Heard) -> None:
+    def hear_message(self, other: Other, event: Event) -> None:
         """Pass on what was said to all."""
-        self.room.broadcast_here(heard.data)
+        self.room.broadcast_here(event.data)
 
-    def hear_name(self, other: Other, heard: Heard) -> None:
+    def hear_name(self, other: Other, event: Event) -> None:
         """Somebody there has a name, or a new one."""
-        code = f"{heard.code}-{heard.server}"
-        if other.names.get(code) != heard.data:
-            other.names[code] = heard.data
-            self.room.add_person(code, heard.data)
+        code = f"{event.code}-{other.id}"
+        if other.names.get(code) != event.data:
+            other.names[code] = event.data
+            self.room.add_person(code, event.data)
 
-    def hear_leave(self, other: Other, heard: Heard) -> None:
+    def hear_leave(self, other: Other, event: Event) -> None:
         """Somebody there has gone."""
-        code = f"{heard.code}-{heard.server}"
+        code = f"{event.code}-{other.id}"
         if other.names.pop(code, None):
             self.room.remove_person(code)
 
-    def hear_people(self, other: Other, heard: Heard) -> None:
+    def hear_people(self, other: Other, event: Event) -> None:
         """Take over who is there; what we had missed shows now."""
-        names = {
-            f"{key}-{heard.server}": name for key, name in heard.data.items()
-        }
+        names = {f"{key}-{other.id}": name for key, name in event.data.items()}
         for code in other.names.keys() - names.keys():
             self.room.remove_person(code)
-        for code in sorted(names):
+        for code in names:
             if other.names.get(code) != names[code]:
                 self.room.add_person(code, names[code])
         other.names = names
         if not other.is_here:
             other.is_here = True
-            self.tell(heard.server, "is here", other)
-        if heard.kind == "hello":
+            self.tell(other, "is here")
+        if event.kind == "hello":
             self.is_asked = True
 
-    def hear_bye(self, other: Other, heard: Heard) -> None:
+    def hear_bye(self, other: Other, event: Event) -> None:
         """That room has closed."""
-        self.part(heard.server)
+        self.part(other.id)
 
-    def hear_whisper(self, other: Other, heard: Heard) -> None:
+    def hear_whisper(self, other: Other, event: Event) -> None:
         """Pass it on, if it is for somebody here."""
-        user = self.room.find(heard.to)
+        user = self.room.find(event.to)
         if user:
-            self.room.send(user, heard.data)
-        elif heard.to.endswith(self.room.mark):
-            sender = f"{heard.code}-{heard.server}"
-            self.keep(Entry("nobody", heard.to.encode(), to=sender))
+            self.room.send(user, event.data)
+        elif event.to.endswith(self.room.mark):
+            sender = f"{event.code}-{other.id}"
+            self.keep(Event("nobody", event.to.encode(), to=sender))
 
-    def hear_nobody(self, other: Other, heard: Heard) -> None:
+    def hear_nobody(self, other: Other, event: Event) -> None:
         """A whisper of somebody here, perhaps, has reached nobody there."""
-        user = self.room.find(heard.to)
+        user = self.room.find(event.to)
         if user:
-            self.room.tell_nobody(user, heard.data)
+            self.room.tell_nobody(user, event.data)
 
     # ---- who is alive -----------------------------------------------------
 
@@ -288,21 +303,21 @@ class Rooms:
             return
         if other.is_here:
             other.is_here = False
-            self.tell(server, "has gone", other)
+            self.tell(other, "has gone")
         names, other.names = other.names, {}
         for code in names:
             self.room.remove_person(code)
 
-    def tell(self, server: str, what: str, other: Other) -> None:
+    def tell(self, other: Other, what: str) -> None:
         """Note in the diary what became of a room."""
         people = len(other.names)
         many = "1 person" if people == 1 else f"{people} people"
-        self.room.diary(f"the room {server} {what}, with {many}")
+        self.room.diary(f"the room {other.id} {what}, with {many}")
 
 
 # A UnicodeError is a ValueError, too. "[[[[..." is too deep for json.
 NOT_OURS = (KeyError, ValueError, RecursionError)
-# What becomes of an entry, by its kind.
+# What becomes of an event, by its kind.
 HEARD = {
     "text": "hear_message",
     "binary": "hear_message",
@@ -316,31 +331,54 @@ HEARD = {
 }
 
 
-def read_entry(fields: Mapping[bytes, bytes]) -> Heard:
-    """Return an entry of the log, taken apart.
+def write_entry(
+    server: str, number: int, events: list[Event]
+) -> list[bytes | str]:
+    """Return the fields of an entry: each name, and behind it its value."""
+    fields: list[bytes | str] = ["server", server]
+    for at, event in enumerate(events, number):
+        head = f"{at} {event.kind} {event.code} {event.to}"
+        fields += [head.rstrip(), event.data]
+    return fields
+
+
+def read_entry(
+    fields: Mapping[bytes, bytes],
+) -> tuple[str, list[tuple[int, Event]]]:
+    """Return who says all this, and the events with their numbers.
 
     Raises one of NOT_OURS, if a room has not written it.
     """
-    server, number, kind = (
-        fields[name].decode() for name in (b"server", b"number", b"kind")
-    )
-    code, to = (fields.get(name, b"").decode() for name in (b"code", b"to"))
-    data: Any = fields[b"data"]
-    if kind != "binary":
-        data = data.decode()
-    if kind in ("hello", "here"):
-        data = read_names(data)
-    fits: list[Any] = [SERVER.fullmatch(server), HEARD.get(kind)]
-    fits.append(NUMBER.fullmatch(number))
-    if kind == "name":
-        fits.append(is_name(data))
+    server = fields[b"server"].decode()
+    check(SERVER.fullmatch(server))
+    events = []
+    for head, data in fields.items():
+        if head != b"server":
+            number, event = read_event(head.decode(), data)
+            events.append((number, event))
+    return server, events
+
+
+def read_event(head: str, data: bytes) -> tuple[int, Event]:
+    """Return an event and its number; NOT_OURS: it is none."""
+    number, kind, code, to, *_ = [*head.split(" "), "", ""]
+    check(NUMBER.fullmatch(number) and kind in HEARD)
     if kind in ("name", "leave", "whisper"):
-        fits.append(KEY.fullmatch(code))
+        check(KEY.fullmatch(code))
     if kind in ("whisper", "nobody"):
-        fits.append(CODE.fullmatch(to))
-    if not all(fits):
-        raise ValueError("not an entry of a room")
-    return Heard(server, int(number), kind, code, to, data)
+        check(CODE.fullmatch(to))
+    meaning: Any = data if kind == "binary" else data.decode()
+    if kind in ("hello", "here"):
+        meaning = read_names(meaning)
+    if kind == "name":
+        check(is_name(meaning))
+    return int(number), Event(kind, meaning, code, to)
+
+
+def check(is_right: Any) -> None:
+    """Raise ValueError for what a room does not write."""
+    if not is_right:
+        raise ValueError("a room does not write this")
 
 
 def read_names(text: str) -> dict[str, str]:
@@ -364,8 +402,6 @@ def is_name(name: Any) -> bool:
 def read_numbers(text: bytes) -> dict[str, int]:
     """Return numbers by servers; ValueError: that is something else."""
     numbers = json.loads(text)
-    if not isinstance(numbers, dict):
-        raise ValueError("not numbers by servers")
-    if not all(type(number) is int for number in numbers.values()):
-        raise ValueError("not numbers")
-    return numbers
+    check(isinstance(numbers, dict))
+    check(all(type(number) is int for number in numbers.values()))
+    return dict(numbers)
