@@ -3,13 +3,16 @@
     python server.py 9000 --redis 127.0.0.1:6379
 
 Redis is a program that keeps values for others. Here it keeps a log, which
-it calls a stream: each room appends to its end (XADD), and each room reads
-on from where it stopped (XREAD), also when it was away for a while.
+it calls a stream. Each room appends to its end (XADD). Each room reads on
+from where it stopped (XREAD), also when it was away for a while.
 
-What the rooms tell each other is in rooms.py, the bytes are in resp.py; here
-are two connections, and nothing in here waits. One is for writing. On the
-other, a read is always under way, which Redis answers when there is more:
-so a third computer pushes, though we only ask.
+What the rooms tell each other is in rooms.py, the bytes are in resp.py. Here
+are the two connections to Redis, the writer and the reader. On the reader a
+question is always open: what comes next? Redis answers it when there is more.
+So nobody waits, and still each room hears at once what another one says.
+
+Read Redis.serve() first. Left out on purpose: TLS, and a Redis of several
+machines.
 """
 
 from __future__ import annotations
@@ -53,13 +56,9 @@ PLACE = re.compile(rb"([0-9]{1,19})-([0-9]{1,19})")
 FD_SETSIZE = 1024  # descriptors that select() can watch
 # Errors that pass by: Redis starts, is full, is not the one to write to.
 PASSING: tuple[str, ...] = (
-    "LOADING",
-    "BUSY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-)
-PASSING += ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "ERR max number")
+    "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM",
+    "MISCONF", "READONLY", "NOREPLICAS", "ERR max number",
+)  # fmt: skip
 
 
 class Address(NamedTuple):
@@ -97,10 +96,8 @@ def parse_address(text: str) -> Address:
         raise ValueError("an address is HOST:PORT or redis://:PASSWORD@HOST")
     if not (number.isascii() and number.isdecimal() and len(number) < 6):
         raise ValueError("behind the address comes the number of a database")
-    user, password = (
-        unquote(parts.username or ""),
-        unquote(parts.password or ""),
-    )
+    user = unquote(parts.username or "")
+    password = unquote(parts.password or "")
     return Address(parts.hostname, port, user, password, int(number))
 
 
@@ -425,7 +422,7 @@ class Redis:
     def take_entries(self, answer: Any) -> None:
         """Hear what the other rooms have written; then read on."""
         now = time.monotonic()
-        if answer is not None:  # Else nothing came for two seconds.
+        if answer is not None:  # Else nothing came for so long.
             expect(isinstance(answer, list) and len(answer) == 1, answer)
             expect(isinstance(answer[0], list) and len(answer[0]) == 2, answer)
             for self.last, fields in entries_of(answer[0][1]):
@@ -467,7 +464,9 @@ class Redis:
         expect(len(answer) == 1 + len(servers), answer)
         ours, *values = answer
         if ours is None:
-            # We stood still for too long, or Redis has forgotten all.
+            # We stood still for too long, or Redis has forgotten all: then
+            # it has forgotten the others, too, who will say that they live.
+            self.up_at = asked_at
             self.say_again()
         for server, value in zip(servers, values):
             if isinstance(value, bytes):
