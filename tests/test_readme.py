@@ -21,10 +21,10 @@ from unittest import mock
 
 import client
 import server
-from lessons import record, watch
+from lessons import record, redis, rooms, watch
 from lessons.faults import FAULTS
 from lessons.ladder import CLAIMS
-from tests import bench, bench_watch
+from tests import bench, bench_redis, bench_watch
 from tests.support import DEADLINE, ROOT, Process, close_all
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -96,7 +96,8 @@ class Commands(unittest.TestCase):
                 except SystemExit:
                     self.fail(errors.getvalue())
         programs = {"server.py", "client.py", "-m", "-c"}
-        programs |= {"tests/bench.py", "tests/bench_watch.py"}
+        names = "bench", "bench_watch", "bench_redis"
+        programs |= {f"tests/{name}.py" for name in names}
         self.assertEqual(found, programs)
 
     def parse(self, program, arguments):
@@ -111,6 +112,8 @@ class Commands(unittest.TestCase):
             bench.parse_arguments(arguments)
         elif program == "tests/bench_watch.py":
             bench_watch.make_parser().parse_args(arguments)
+        elif program == "tests/bench_redis.py":
+            bench_redis.make_parser().parse_args(arguments)
         elif program == "-m":
             module = arguments.pop(0)
             if module.startswith("lessons."):
@@ -283,6 +286,28 @@ class Names(unittest.TestCase):
         self.assertEqual(watch.TEACHER_SECONDS, 60)  # "after a minute"
         picture = (ROOT / "lessons" / "watch.png").stat().st_size
         self.assertLess(picture, 150_000)
+
+    def test_the_building(self):
+        """What it says of a thousand and of a million users is arithmetic."""
+        six = r"^\| " + r"([\d,]+) \| " * 5 + r"([\d,]+) \|$"
+        rows = re.findall(six, LESSONS, re.M)
+        self.assertEqual(len(rows), 4)
+        for row in rows:
+            users, servers, *others = (int(x.replace(",", "")) for x in row)
+            self.assertEqual(servers, users / 1000)
+            said = users / 60
+            given_out = said * servers
+            expected = [said, said * 1000, given_out, given_out * 250]
+            self.assertEqual(others, list(map(round, expected)))
+        words = " ".join(LESSONS.split())
+        for said in (
+            f"More than {rooms.MAX_KEPT:,} events",
+            f"{redis.MAX_ENTRIES:,} entries, or {redis.MAX_BYTES // 2**20} MiB",
+            "after 10 to 15 seconds",
+        ):
+            self.assertIn(said, words)
+        self.assertEqual(redis.LIFE, 10)
+        self.assertLess(redis.LIFE + redis.BEAT, 15)
 
     def test_the_ladder(self):
         rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \| .*"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -548,6 +549,7 @@ class NothingIsLost(LinkedCase):
         self.patch(BEAT=0.1, LIFE=1)
         one, two = self.two_rooms()
         bo = self.peer(two)
+        self.ask_again(b"MGET", 25)  # for longer than LIFE
         self.redis.clear()
         wait_until(lambda: len(self.redis.keys) == 2)
         three = self.room()
@@ -744,15 +746,20 @@ class Alive(LinkedCase):
 
 class Seen(LinkedCase):
     def test_the_trace_names_the_link(self):
+        text = (ROOT / "lessons" / "README.md").read_text("utf-8")
+        sample = re.search("^turn 8 .*\n.*\n", text, re.M)[0]
+        asked, got = (
+            re.sub("turn 8|slept.*", "", line).strip()
+            for line in sample.splitlines()
+        )
         room = Room()
         redis.link(room, parse_address(self.redis.address))
         shown = []
         room.observer = Trace(room, shown.append, "full")
         with serving(room):
             self.peer(room, "Ana")
-            wait_until(lambda: "got    read R" in "\n".join(shown))
-        asked = next(line for line in shown if line.startswith("turn"))
-        self.assertRegex(asked, r"asked  read L R +write")
+            both = rf"turn \d+ +{asked} +slept .*\n +{got}$"
+            wait_until(lambda: re.search(both, "\n".join(shown), re.M))
 
 
 class CommandLine(LinkedCase):
