@@ -20,8 +20,10 @@ import zlib
 from pathlib import Path
 from urllib.parse import quote
 
+from lessons import redis
 from server import ChatRoom, Server
 from tests import browsers
+from tests.scripted_redis import ScriptedRedis
 from tests.support import DEADLINE, ROOT, Peer, Process, serving, wait_until
 
 PAGE = ROOT / "client.html"
@@ -235,7 +237,7 @@ class BrowserTest(browsers.Scenarios):
         tab.wait_for(f"(...all) => ({FIND})(...all) === {number}", kind, text)
 
     def code(self, tab):
-        return tab.run(f"{STATE}.match(/#(\\d+)/)[1]")
+        return tab.run(f"{STATE}.match(/#([\\da-f-]+)/)[1]")
 
 
 class ConversationTest(BrowserTest):
@@ -433,6 +435,27 @@ class ConversationTest(BrowserTest):
         self.assertIn("choose-file", reached)
         tab.press("Enter")
         self.wait_for_entry(tab, "chat", "3 of 3")
+
+
+class LinkedTest(BrowserTest):
+    """Two rooms, which are one by --redis."""
+
+    def setUp(self):
+        self.redis = ScriptedRedis()
+        self.addCleanup(self.redis.__exit__)
+        super().setUp()
+
+    def make_server(self):
+        room = super().make_server()
+        redis.link(room, redis.parse_address(self.redis.address))
+        return room
+
+    converse = ConversationTest.converse
+
+    def test_a_tab_in_each(self):
+        ana = self.open("Ana")
+        self.start()  # the other room, for those who come now
+        self.converse(ana, self.open("Bo"))
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
