@@ -153,7 +153,8 @@ class Server:
     and ask_write(), which return sockets; patience(), how many seconds
     select() may sleep; serve(ready), called each turn with all who are
     ready; and is_active(): the loop ends when no guest is. A guest that has
-    connect() and close(code), too, is told when serve() begins and ends.
+    connect() and close(code), too, is told when serve() begins and ends; of
+    one with end(why), that nobody waits for it any longer.
     """
 
     def __init__(
@@ -1159,14 +1160,14 @@ class ChatRoom(Server):
         # 20 characters can be 200 when escaped; the reason shall be seen too.
         who = f"#{user.key} {printable(user.name)[:40]}".rstrip()
         self.diary(f"{who} left: {code} {reason}".rstrip())
-        if self.remove_person(self.code(user)) and self.others:
+        if self.remove_person(self.code_of(user)) and self.others:
             self.others.left(user.key)
 
     def name(self, user: User, name: str) -> None:
         """Give a user a name; tell all others, and tell it of them."""
         is_newcomer = not user.name
-        code = self.code(user)
-        user.name = clean_name(name) or f"user {code}"
+        code = self.code_of(user)
+        user.name = clean_name(name) or f"user {user.key}"
         if is_newcomer:
             self.diary(f"#{user.key} is {user.name}")
         self.add_person(code, user.name, user if is_newcomer else None)
@@ -1178,7 +1179,7 @@ class ChatRoom(Server):
     ) -> None:
         """Tell this room the name of one who is in it, or in another one.
 
-        newcomer: who gets the list of all people in its place.
+        newcomer: this user gets the list of all people instead.
         """
         self.people[code] = JSON.encode({"code": code, "name": name})
         added = to_json({"type": "add", "name": name, "code": code})
@@ -1191,7 +1192,7 @@ class ChatRoom(Server):
         self.broadcast_here(added, but=(newcomer, madd))
 
     def remove_person(self, code: str) -> bool:
-        """Tell this room that somebody has gone, who may never have come."""
+        """Tell this room that somebody has gone; False: nobody knew them."""
         if not self.people.pop(code, None):
             return False
         removed = {"type": "rmove", "nrong": code, "code": False}
@@ -1200,7 +1201,7 @@ class ChatRoom(Server):
 
     def say(self, user: User, text: str, to: str) -> None:
         """Pass on what one user says to all, or to one other."""
-        said = to_json({"nrong": text, "code": self.code(user)}, to)
+        said = to_json({"nrong": text, "code": self.code_of(user)}, to)
         other = self.find(to)
         if len(said.encode()) > self.max_message:
             # JSON may be six times longer, and all would have to read it.
@@ -1216,14 +1217,14 @@ class ChatRoom(Server):
         else:
             self.tell_nobody(user, to)
 
-    def code(self, user: User) -> str:
+    def code_of(self, user: User) -> str:
         """Return what a user is called in messages: the key, as text."""
         return f"{user.key}{self.mark}"
 
     def find(self, code: str) -> User | None:
         """Return the open user of this room who has a code, if any."""
-        key = code[: len(code) - len(self.mark)]
-        is_ours = code.endswith(self.mark) and CODE.fullmatch(key)
+        key, dash, server = code.partition("-")
+        is_ours = dash + server == self.mark and CODE.fullmatch(key)
         user = self.users.get(int(key)) if is_ours else None
         return user if user and user.is_open else None
 
@@ -1243,7 +1244,7 @@ class ChatRoom(Server):
 
     def tell(self, user: User, words: str, to: str | None = None) -> None:
         """Say something to one user, in the name of the room."""
-        to = self.code(user) if to is None else to[:20]
+        to = self.code_of(user) if to is None else to[:20]
         self.send(user, to_json({"nrong": words, "code": False}, to))
 
     def tell_nobody(self, user: User, to: str) -> None:

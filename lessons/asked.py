@@ -26,6 +26,7 @@ OUTBOX_EMPTY = "its outbox is empty again"
 # Why somebody comes back from select().
 KNOCKS = "a newcomer knocks"
 GUEST_WORKS = "there is work for a guest of this loop"
+REDIS_WORKS = "Redis has answered, or can be written to"
 CAN_SEND = "room in the kernel's buffer; {} waiting in its outbox"
 
 # Why somebody does not come back; see why_missing().
@@ -60,6 +61,11 @@ def names(server: Any, asked: Collection[Any]) -> list[str]:
 def by_key(user: User) -> int:
     """Return the number by which users are sorted."""
     return int(user.key)
+
+
+def why_ready(name: str) -> str:
+    """Say why this one came back, who is no user: L, G1, R."""
+    return {"L": KNOCKS, "R": REDIS_WORKS}.get(name, GUEST_WORKS)
 
 
 def why_missing(name: str, write_names: Collection[str]) -> str:

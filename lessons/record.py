@@ -31,8 +31,6 @@ from lessons.asked import (
     BUFFER_FULL,
     CAN_SEND,
     END_OF_STREAM,
-    GUEST_WORKS,
-    KNOCKS,
     LEAVING,
     OUTBOX_EMPTY,
     by_key,
@@ -41,6 +39,7 @@ from lessons.asked import (
     stand_still,
     unfinished,
     waiting_words,
+    why_ready,
     why_silent,
     without_waker,
 )
@@ -409,8 +408,7 @@ class Turn:
         for way, came in ("read", readable), ("write", writable):
             for name in self.names(came):
                 if name[0] in "LGR":
-                    why = KNOCKS if name == "L" else GUEST_WORKS
-                    self.ready[way][name] = why
+                    self.ready[way][name] = why_ready(name)
         for user in sorted(self.chosen.intersection(readable), key=by_key):
             size, error = peek(user)
             read[f"#{user.key}"] = waiting_words(size, error)

@@ -34,18 +34,18 @@ from urllib.parse import unquote, urlsplit
 from codec import in_words
 from lessons.resp import Refusal, Replies, RespError, Word, command
 from lessons.rooms import Rooms, write_entry
-from lessons.words import ascii_only, cut
+from lessons.words import ascii_only, cut, many
 
 STREAM = "chatroom"  # the log; a room that lives has a key "chatroom:ID"
 PORT = 6379  # Redis's own
 PIECE = 256 * 1024  # bytes; read at a time, or prepared to be written
 SILENCE = 5.0  # seconds; who answers nothing for so long has gone
 BLOCK = 10_000  # milliseconds; then Redis answers a read that found nothing
-BEAT = 3.0  # seconds; so often a room says that it lives,
-LIFE = 10  # seconds; and for so long it is believed
+BEAT = 3.0  # seconds; so often a room says that it lives
+LIFE = 10  # seconds; its key expires after so long
 START_SECONDS = 2.0  # at the start we wait so long for the link, not longer
 FIRST_DELAY, MAX_DELAY = 0.1, 5.0  # seconds between attempts to connect
-CONNECTING = 0.1  # seconds; Windows' select() does not tell that it failed
+CONNECTING = 0.1  # seconds; Windows' select() does not tell of a failure
 STOOD_STILL = 1.0  # seconds; a turn that was so long is not Redis's fault
 AT_ONCE = 10  # entries in one read: a turn's work, and not too much memory
 # What the log keeps: so much can one room miss and still read on.
@@ -118,7 +118,7 @@ class LinkError(Exception):
 class Connection:
     """A connection to Redis. No method waits; OSError: it is lost."""
 
-    def __init__(self, family: int, place: Any, silence: float) -> None:
+    def __init__(self, family: int, address: Any, silence: float) -> None:
         self.silence = silence  # seconds
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.is_connected = False
@@ -133,7 +133,7 @@ class Connection:
                 raise OSError(errno.EMFILE, words)
             self.socket.setblocking(False)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.socket.connect(place)
+            self.socket.connect(address)
         except BlockingIOError:
             pass  # It is under way; select() tells when it is done.
         except OSError:
@@ -185,7 +185,7 @@ class Connection:
             with contextlib.suppress(BlockingIOError):
                 sent = self.socket.send(self.outbox)
                 del self.outbox[:sent]
-                if self.outbox:  # Else the kernel took it, whoever reads it.
+                if self.outbox:  # That the kernel takes all shows no reader.
                     self.restart_deadline()
         if self.then and now > self.deadline:
             raise TimeoutError(f"no answer for {self.silence:g} s")
@@ -215,18 +215,17 @@ class Redis:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM
         )
-        self.places = deque((each[0], each[4]) for each in found)
+        self.addresses = deque((each[0], each[4]) for each in found)
         self.connections: list[Connection] = []  # the writer, the reader
-        self.greetings = 0  # so many of them have been greeted
+        self.introductions = 0  # so many of them are ready
         self.is_up = False  # Redis has taken what we say
         self.up_at = 0.0  # since when
         self.is_closing = False
-        self.next = 1  # the number of the event to be handed over next
-        self.last: Place | None = None  # the last one that we have read
-        self.old: Place = 0, 0  # up to there the log is older than this link
-        self.sizes: deque[int] = deque()  # of the last entries in the log
-        self.size = 0  # bytes, their sum
-        self.is_heavy = False  # MAX_BYTES are reached before MAX_ENTRIES
+        self.next_number = 1  # of the event to be handed over next
+        self.read_until: Place | None = None  # the last entry we have read
+        self.replay_until: Place = 0, 0  # up to there, the log is new to us
+        # Bytes in the last entries; with one of them, there is an average.
+        self.sizes = deque([1], maxlen=100)
         self.failure = LinkError("")  # the last one
         self.failures = 0  # since it was up
         self.delay = FIRST_DELAY
@@ -262,10 +261,10 @@ class Redis:
     def serve(self, ready: set[Any]) -> None:
         """Do what there is to do, as far as it goes without waiting."""
         now = time.monotonic()
-        self.pardon(now)
+        self.allow_for_pause(now)
         try:
             if not self.connections and now >= self.retry_at:
-                self.dial()
+                self.connect()
             for each in self.connections:
                 each.serve(each.socket in ready)
             if now >= self.beat_at:
@@ -280,8 +279,8 @@ class Redis:
         except LinkError as lost:
             self.lose(lost)
 
-    def pardon(self, now: float) -> None:
-        """Give Redis the time in which the loop stood still."""
+    def allow_for_pause(self, now: float) -> None:
+        """The loop stood still: move Redis's deadlines by that time."""
         stood_still = now - self.served_at
         if stood_still > STOOD_STILL:
             for each in self.connections:
@@ -294,21 +293,23 @@ class Redis:
         self.rooms.leave()
         self.beat_at = self.retry_at = math.inf
         if not self.is_up:
+            self.tell_unheard()
             self.drop()
 
     def end(self, why: str) -> None:
-        """Wait no longer for that."""
+        """Give up: the server waits no longer for our goodbye."""
+        self.tell_unheard()
         self.drop()
 
     # ---- how a link begins ------------------------------------------------
 
-    def dial(self) -> None:
+    def connect(self) -> None:
         """Connect twice, and introduce ourselves."""
-        family, place = self.places[0]
-        self.places.rotate(-1)  # localhost is often two addresses
-        self.greetings = 0
+        family, address = self.addresses[0]
+        self.addresses.rotate(-1)
+        self.introductions = 0
         for silence in (SILENCE, BLOCK / 1000 + SILENCE):
-            self.connections.append(Connection(family, place, silence))
+            self.connections.append(Connection(family, address, silence))
         user, password = self.address.user, self.address.password
         for each in self.connections:
             if password:
@@ -317,7 +318,12 @@ class Redis:
             each.ask("SELECT", self.address.database, then=expect_ok)
         writer, reader = self.connections
         writer.ask(
-            "SET", key(self.rooms.id), "{}", "EX", LIFE, then=self.greeted
+            "SET",
+            life_key(self.rooms.id),
+            "{}",
+            "EX",
+            LIFE,
+            then=self.introduced,
         )
         # Where does the log end? From there on we read.
         reader.ask(
@@ -328,34 +334,40 @@ class Redis:
         """Read on from where we were, or from the end, if we are new."""
         found = entries_of(answer)
         end = found[0][0] if found else (0, 0)
-        self.old = 0, 0
-        if self.last is None:
-            self.last = end
-        elif end < self.last:  # It is not the log that we know: read it all.
-            self.last, self.old = (0, 0), end
+        self.replay_until = 0, 0
+        if self.read_until is None:
+            self.read_until = end
+        elif (
+            end < self.read_until
+        ):  # It is not the log that we know: read it all.
+            self.read_until, self.replay_until = (0, 0), end
         self.read_on()
-        self.greeted("OK")
+        self.count_introduction()
 
-    def greeted(self, answer: Any) -> None:
-        """Begin, when both connections have been greeted."""
+    def introduced(self, answer: Any) -> None:
+        """The writer is ready: Redis has taken our key."""
         expect_ok(answer)
-        self.greetings += 1
-        if self.greetings == 2:
+        self.count_introduction()
+
+    def count_introduction(self) -> None:
+        """Begin, when both connections are ready."""
+        self.introductions += 1
+        if self.introductions == 2:
             self.say_again()
 
     def say_again(self) -> None:
         """Hand over all that is kept, as Redis may have forgotten it."""
         self.rooms.greet_again()
-        self.next = self.rooms.first
+        self.next_number = self.rooms.first
 
     # ---- the writer -------------------------------------------------------
 
     def may_hand_over(self) -> bool:
         """Tell whether there are events for Redis, and room for them."""
-        if self.greetings < 2 or len(self.connections[0].outbox) > PIECE:
+        if self.introductions < 2 or len(self.connections[0].outbox) > PIECE:
             return False
-        self.next = max(self.next, self.rooms.first)
-        return self.next < self.rooms.end()
+        self.next_number = max(self.next_number, self.rooms.first)
+        return self.next_number < self.rooms.next_number()
 
     def hand_over(self) -> None:
         """Append our events to the log: those of one turn as one entry."""
@@ -363,57 +375,64 @@ class Redis:
             self.rooms.is_asked = False
             self.rooms.greet("here")
         while self.may_hand_over():
-            events = self.rooms.next_events(self.next)
-            fields = write_entry(self.rooms.id, self.next, events)
-            self.next += len(events)
-            # "~": Redis may keep some more, lest it has to cut each time.
+            events = self.rooms.next_events(self.next_number)
+            fields = write_entry(self.rooms.id, self.next_number, events)
+            self.next_number += len(events)
+            # "~": Redis may keep some more, so that it need not always cut.
+            # partial(f, 3) is f, with 3 as its first argument.
             self.connections[0].ask(
                 "XADD", STREAM, "MAXLEN", "~", self.most(), "*", *fields,
-                then=partial(self.taken, self.next - 1),
+                then=partial(self.appended, self.next_number - 1),
             )  # fmt: skip
 
-    def taken(self, number: int, answer: Any) -> None:
+    def appended(self, number: int, answer: Any) -> None:
         """Note that our events up to this one are in the log."""
         expect(isinstance(answer, bytes), answer)
         self.rooms.note_taken(number)
         if not self.is_up:
             self.come_up()
-        if number + 1 >= self.rooms.end():  # That was all.
+        if number + 1 >= self.rooms.next_number():  # That was all.
             self.tell_losses()
             if self.is_closing:
-                farewell = "DEL", key(self.rooms.id)
-                self.connections[0].ask(*farewell, then=self.part)
+                farewell = "DEL", life_key(self.rooms.id)
+                self.connections[0].ask(*farewell, then=self.finish)
 
     def come_up(self) -> None:
         """Note that the link works, as Redis takes what we say."""
-        is_first = not self.up_at
+        words = "the link to Redis is back"
+        if not self.up_at:
+            us = self.rooms.id
+            words = f"linked by Redis at {self.address}; this room is {us}"
+        self.room.diary(words)
         self.is_up = True
         self.up_at = time.monotonic()
         self.beat_at = self.up_at + BEAT
         self.failures, self.delay = 0, FIRST_DELAY
-        self.room.diary(
-            f"linked by Redis at {self.address}; this room is {self.rooms.id}"
-            if is_first
-            else "the link to Redis is back"
-        )
 
     def tell_losses(self) -> None:
         """Say how much could not be kept, and who is here by now."""
         lost = self.rooms.count_lost()
         if lost:
-            self.room.diary(f"{lost} messages were lost for the other rooms")
+            self.room.diary(f"lost for the other rooms: {many(lost, 'event')}")
             self.rooms.greet("here")
 
-    def part(self, answer: Any) -> None:
-        """Go, as the others know it."""
+    def tell_unheard(self) -> None:
+        """Say how much is lost, as this room closes without a link."""
+        unheard = self.rooms.count_unheard()
+        if unheard:
+            messages = many(unheard, "message")
+            self.room.diary(f"lost for the other rooms: {messages}")
+
+    def finish(self, answer: Any) -> None:
+        """Hang up, as the others know that we have gone."""
         self.drop()
 
     # ---- the reader -------------------------------------------------------
 
     def read_on(self) -> None:
         """Ask for what comes next in the log; Redis answers when it comes."""
-        assert self.last
-        last = f"{self.last[0]}-{self.last[1]}"
+        assert self.read_until
+        last = f"{self.read_until[0]}-{self.read_until[1]}"
         self.connections[1].ask(
             "XREAD", "COUNT", AT_ONCE, "BLOCK", BLOCK, "STREAMS", STREAM, last,
             then=self.take_entries,
@@ -422,29 +441,19 @@ class Redis:
     def take_entries(self, answer: Any) -> None:
         """Hear what the other rooms have written; then read on."""
         now = time.monotonic()
-        if answer is not None:  # Else nothing came for so long.
+        if answer is not None:  # None: nothing came within BLOCK.
             expect(isinstance(answer, list) and len(answer) == 1, answer)
             expect(isinstance(answer[0], list) and len(answer[0]) == 2, answer)
-            for self.last, fields in entries_of(answer[0][1]):
-                self.weigh(fields)
-                self.rooms.hear(fields, now, self.last <= self.old)
+            for place, fields in entries_of(answer[0][1]):
+                self.read_until = place
+                self.sizes.append(1 + sum(map(len, fields.values())))
+                self.rooms.hear(fields, now, place <= self.replay_until)
         self.read_on()
 
-    def weigh(self, fields: dict[bytes, bytes]) -> None:
-        """Note how many of the last entries make MAX_BYTES."""
-        size = sum(map(len, fields.values()))
-        self.sizes.append(size)
-        self.size += size
-        while self.size > MAX_BYTES:
-            self.is_heavy = True
-            self.size -= self.sizes.popleft()
-        if len(self.sizes) > MAX_ENTRIES:
-            self.is_heavy = False
-            self.size -= self.sizes.popleft()
-
     def most(self) -> int:
-        """Return how many entries the log shall keep."""
-        return max(1, len(self.sizes)) if self.is_heavy else MAX_ENTRIES
+        """Return how many entries the log shall keep: MAX_BYTES, about."""
+        average = sum(self.sizes) / len(self.sizes)
+        return max(1, min(MAX_ENTRIES, int(MAX_BYTES / average)))
 
     # ---- who is alive -----------------------------------------------------
 
@@ -452,13 +461,15 @@ class Redis:
         """See who lives, and say that we do."""
         self.beat_at = now + BEAT
         servers = self.rooms.who_is_here()
-        keys = [key(server) for server in (self.rooms.id, *servers)]
+        keys = [life_key(server) for server in (self.rooms.id, *servers)]
         writer = self.connections[0]
-        writer.ask("MGET", *keys, then=partial(self.judge, servers, now))
+        writer.ask("MGET", *keys, then=partial(self.drop_expired, servers, now))
         have = self.rooms.what_we_have()
         writer.ask("SET", keys[0], have, "EX", LIFE, then=expect_ok)
 
-    def judge(self, servers: list[str], asked_at: float, answer: Any) -> None:
+    def drop_expired(
+        self, servers: list[str], asked_at: float, answer: Any
+    ) -> None:
         """Let the rooms go whose keys have expired."""
         expect(isinstance(answer, list), answer)
         expect(len(answer) == 1 + len(servers), answer)
@@ -471,8 +482,8 @@ class Redis:
         for server, value in zip(servers, values):
             if isinstance(value, bytes):
                 self.rooms.note_alive(server, value)
-            elif asked_at > self.up_at + LIFE:  # It, too, had time to link.
-                self.rooms.part(server, asked_at)
+            elif asked_at > self.up_at + LIFE:  # It had time to link again.
+                self.rooms.drop_room(server, asked_at)
         self.rooms.forget_heard()
 
     # ---- how a link ends --------------------------------------------------
@@ -487,8 +498,9 @@ class Redis:
         self.drop()
         self.failure = failure
         self.failures += 1
-        if self.failures % len(self.places):
-            return  # There is another address to be tried at once.
+        if self.failures % len(self.addresses):
+            return  # localhost may be two addresses: the other one at once.
+        # It stays inf when we are closing.
         self.retry_at = max(self.retry_at, time.monotonic() + self.delay)
         self.delay = min(2 * self.delay, MAX_DELAY)
 
@@ -502,12 +514,12 @@ class Redis:
         for each in self.connections:
             each.socket.close()
         self.connections = []
-        self.greetings = 0
+        self.introductions = 0
         self.is_up = False
         self.beat_at = math.inf
 
 
-def key(server: str) -> str:
+def life_key(server: str) -> str:
     """Return the key that is there while a room lives."""
     return f"{STREAM}:{server}"
 
@@ -515,8 +527,8 @@ def key(server: str) -> str:
 def expect(is_right: bool, answer: Any) -> None:
     """Raise LinkError for an error, RespError for what is no answer to this."""
     if isinstance(answer, Refusal):
-        is_final = not answer.words.startswith(PASSING)
-        raise LinkError(f"it says {answer.words}", is_final)
+        is_final = not answer.text.startswith(PASSING)
+        raise LinkError(f"it says {answer.text}", is_final)
     if not is_right:
         raise RespError(f"it answers {str(answer)[:40]}")
 
@@ -558,37 +570,42 @@ def link(room: Any, address: Address) -> str:
 
     Return two lines, if it never can be linked, else "".
     """
+    room.others = rooms = Rooms(room)
+    room.mark = f"-{rooms.id}"
     try:
-        guest = Redis(Rooms(room), address)
+        guest = Redis(rooms, address)
     except (OSError, UnicodeError):
-        return f"server.py: there is no host {address}\n{EXAMPLE}"
+        return f"server.py: there is no host {address}\n{advice('')}"
     failure = settle(guest)
     if failure and failure.is_final:
         guest.drop()
-        about_password = "AUTH" in str(failure) or "PASS" in str(failure)
-        first = cut(
-            f"server.py: Redis at {address}: {ascii_only(str(failure))}"
-        )
-        return f"{first}\n{PASSWORD if about_password else EXAMPLE}"
+        said = f"server.py: Redis at {address}: {ascii_only(str(failure))}"
+        return f"{cut(said)}\n{advice(str(failure))}"
     if failure:
         room.diary(f"no link yet to Redis at {address}: {failure}")
     room.guests.append(guest)
     return ""
 
 
-EXAMPLE = "A Redis listens on port 6379, if nobody chose another one."
-PASSWORD = "With a password: --redis redis://:PASSWORD@HOST:PORT"
+def advice(failure: str) -> str:
+    """Return what may help."""
+    if "DENIED" in failure:
+        return "It serves its own machine only, until it gets a password."
+    if "AUTH" in failure or "PASS" in failure:
+        return "With a password: --redis redis://:PASSWORD@HOST:PORT"
+    return "A Redis listens on port 6379, if nobody chose another one."
 
 
 def settle(guest: Redis) -> LinkError | None:
     """Let a guest connect; return what went wrong, or None.
 
-    Not longer than START_SECONDS: the loop will go on with it.
+    Not longer than START_SECONDS: the loop will go on with it. This is before
+    the loop begins, and the only other place that sleeps.
     """
     ends = time.monotonic() + START_SECONDS
     guest.serve(set())
     while not guest.is_up:
-        tried_all = guest.failures >= len(guest.places)
+        tried_all = guest.failures >= len(guest.addresses)
         if guest.failure.is_final or tried_all:
             return guest.failure
         if time.monotonic() > ends:

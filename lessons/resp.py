@@ -27,8 +27,10 @@ CRLF = b"\r\n"
 MAX_LINE = 4096  # bytes; a length has ten, an error message a few hundred
 MAX_BULK = 512 * 1024 * 1024  # bytes, of one value: Redis's own limit
 MAX_ITEMS = 1024 * 1024  # of one list: Redis's own limit
-MAX_DEPTH = 8  # lists in lists; XREAD needs four
+MAX_DEPTH = 8  # lists in a list; an answer to XREAD is five deep
 NUMBER = re.compile(rb"-?[0-9]{1,18}")
+
+KINDS = (b"+", b"-", b":", b"$", b"*", b"")  # b"": nothing is here yet
 
 Word = Union[bytes, str, int]
 
@@ -38,13 +40,16 @@ class RespError(Exception):
 
 
 class Refusal(NamedTuple):
-    """Redis has answered with an error; words: what it says."""
+    """Redis has answered with an error; text: what it says."""
 
-    words: str
+    text: str
 
 
 class IncompleteError(Exception):
-    """The rest has not come yet; size: so many bytes must be there."""
+    """The rest has not come yet; before the buffer has this size, do not try.
+
+    size: bytes.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -65,13 +70,14 @@ class Replies:
 
     def __init__(self) -> None:
         self.buffer = bytearray()
-        self.needed = 1  # bytes; before so many are here, it is in vain
+        self.needed = 1  # bytes; before so many are here, do not try
 
     def feed(self, data: bytes) -> Iterator[Any]:
         """Take bytes in; yield each reply that is whole. RespError.
 
-        TCP may cut a reply anywhere. Then it is begun anew when more is
-        here: that is simple, and a few microseconds for each read.
+        TCP may cut a reply anywhere. Then it is parsed again from its start
+        when more is here. That is simple, and costs little: what is not yet
+        whole is a few lists, and one value.
         """
         self.buffer += data
         at = 0  # of the next reply
@@ -87,7 +93,7 @@ class Replies:
 
 
 def take_reply(data: bytearray, at: int, depth: int = 0) -> tuple[Any, int]:
-    """Return the reply that begins there, and where it ends.
+    """Return the reply that begins at this place, and where it ends.
 
     Raises IncompleteError, RespError.
     """
@@ -114,9 +120,6 @@ def take_line(data: bytearray, at: int) -> tuple[bytes, bytes, int]:
             raise RespError(f"it does not speak RESP: {start!r}")
         raise IncompleteError(len(data) + 1)
     return bytes(data[at : at + 1]), bytes(data[at + 1 : end]), end + 2
-
-
-KINDS = (b"", b"+", b"-", b":", b"$", b"*")
 
 
 def take_bulk(data: bytearray, at: int, size: int) -> tuple[Any, int]:

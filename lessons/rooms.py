@@ -4,33 +4,34 @@ No socket, no clock in here. What happens in a room becomes an event. All
 events of one turn become one entry in a log, which redis.py hands over, and
 which all rooms read. What the others have written there comes to hear().
 
-    field of an entry   value      what it is
-    server              9f2c01ab   the room that says all this
-    17 text             hello      its event number 17: said to all
-    18 name 3           Ana        its user 3 is called Ana
-    19 whisper 3 5-77ab34c9  psst  that one says this to user 5 of 77ab34c9
+    a field's name           its value            what it is
+    server                   9f2c01ab             the room that says all this
+    17 text                  {"nrong": "hi", ...  its event 17: said to all
+    18 name 3                Ana                  its user 3 is called Ana
+    19 whisper 3 5-77ab34c9  {"nrong": "psst" ... said to user 5 of 77ab34c9
 
-The number tells who sees an event twice to take it once. Nothing is lost
-while there is no link: an event is kept until Redis has taken it, and each
-other room has heard it. Redis may have lost it by then, as it keeps its log
-in memory; so behind each new link, all that is kept is said again. Two
-limits: MAX_KEPT, and the bytes of --max-backlog.
+Each event has a number. A room that sees a number twice takes it once.
+Nothing is lost while there is no link: an event is kept until Redis has taken
+it, and each other room has heard it. Redis may have lost it by then, as it
+keeps its log in memory. So after each new link, a room says again all that it
+has kept. Two limits: MAX_KEPT, and the bytes of --max-backlog.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
 import secrets
 from collections import deque
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
+
+from lessons.words import many
 
 MAX_KEPT = 10_000  # events; at ten a second, a quarter of an hour
 ENTRY_SIZE = 32 * 1024  # bytes, about, or one large message
 EVENT_COST = 200  # bytes, about, that Python adds to those of the data
-MAX_NAME = 20  # characters; as in server.py
+MAX_NAME = 20  # characters; as MAX_NAME in server.py
 SERVER = re.compile("[0-9a-f]{8}")
 KEY = re.compile("[1-9][0-9]{0,9}")
 CODE = re.compile("([1-9][0-9]{0,9})-([0-9a-f]{8})")
@@ -40,13 +41,13 @@ NUMBER = re.compile("[1-9][0-9]{0,17}")
 class Event(NamedTuple):
     """What has happened in a room.
 
-    kind: see HEARD; code: whom it is about, a key of that room; to: the code
-    of whom it is for. data: bytes; when it was heard, what they mean.
+    kind: see HEARD; key: of the user whom it is about; to: the code of whom
+    it is for. data: bytes when written; text or a dict when read.
     """
 
     kind: str
     data: Any = b""
-    code: str = ""
+    key: str = ""
     to: str = ""
 
 
@@ -73,14 +74,12 @@ class Rooms:
         # Nobody gives out these numbers, so no room has to wait for one. Of
         # a hundred rooms two have the same with a chance of one in a million.
         self.id = secrets.token_hex(4)
-        room.mark = f"-{self.id}"
-        room.others = self
         self.kept: deque[Event] = deque()
         self.first = 1  # the number of the first one that is kept
         self.waiting = 0  # bytes in them, about
         self.taken = 0  # the last one that Redis has taken
         self.lost = 0  # so many had to go before it could take them
-        self.others: dict[str, Other] = {}  # by server; also those who left
+        self.known: dict[str, Other] = {}  # by id; also those who have gone
         self.is_asked = False  # a newcomer asks who is here
         self.is_leaving = False
         self.has_seen_odd = False
@@ -96,24 +95,24 @@ class Rooms:
 
     def named(self, key: int, name: str) -> None:
         """Somebody here has a name, or a new one."""
-        self.keep(Event("name", name.encode(), code=str(key)))
+        self.keep(Event("name", name.encode(), key=str(key)))
 
     def left(self, key: int) -> None:
         """Somebody here who had a name has gone."""
-        self.keep(Event("leave", code=str(key)))
+        self.keep(Event("leave", key=str(key)))
 
     def whisper(self, key: int, said: str, to: str) -> bool:
-        """Somebody says this to one who is elsewhere; False: nobody is."""
+        """Whisper to somebody in another room. False: no such room is here."""
         found = CODE.fullmatch(to)
-        other = self.others.get(found[2]) if found else None
+        other = self.known.get(found[2]) if found else None
         if not other or not other.is_here:
             return False
-        self.keep(Event("whisper", said.encode(), code=str(key), to=to))
+        self.keep(Event("whisper", said.encode(), key=str(key), to=to))
         return True
 
     def greet_again(self) -> None:
-        """Say hello behind a new link; not twice, if that came to nothing."""
-        is_taken = self.end() - 1 <= self.taken
+        """Say hello after a new link, unless a hello still waits."""
+        is_taken = self.next_number() - 1 <= self.taken
         if is_taken or self.kept[-1].kind != "hello":
             self.greet()
 
@@ -148,15 +147,13 @@ class Rooms:
         """Forget the oldest event; note if nobody has heard it."""
         if self.first > self.taken:
             if not self.lost:
-                self.room.diary(
-                    "too much waits for Redis: from here on, the oldest of"
-                    " it is lost for the others"
-                )
+                words = "too much waits for Redis: the oldest of it is lost"
+                self.room.diary(words)
             self.lost += 1
         self.waiting -= len(self.kept.popleft().data) + EVENT_COST
         self.first += 1
 
-    def end(self) -> int:
+    def next_number(self) -> int:
         """Return the number that the next event will have."""
         return self.first + len(self.kept)
 
@@ -173,7 +170,7 @@ class Rooms:
 
     def forget_heard(self) -> None:
         """Forget what Redis has taken and each other room has heard."""
-        has = [other.has for other in self.others.values() if other.is_here]
+        has = [other.has for other in self.known.values() if other.is_here]
         heard = min([self.taken, *has])
         while self.kept and self.first <= heard:
             self.forget_one()
@@ -187,6 +184,14 @@ class Rooms:
         lost, self.lost = self.lost, 0
         return lost
 
+    def count_unheard(self) -> int:
+        """Return how many messages Redis has not taken."""
+        return sum(
+            event.kind in ("text", "binary", "whisper")
+            for number, event in enumerate(self.kept, self.first)
+            if number > self.taken
+        )
+
     # ---- what has happened elsewhere --------------------------------------
 
     def hear(
@@ -194,8 +199,9 @@ class Rooms:
     ) -> None:
         """Do what an entry of the log asks for.
 
-        now: time.monotonic(). is_old: it was there before this link; if we do
-        not know its room, it is from before our time.
+        now: time.monotonic(). is_old: it was written before this link, in a
+        log that is new to us. Then what an unknown room says is left out: it
+        may be from before our time.
         """
         if fields.get(b"server") == self.id.encode():
             return
@@ -204,28 +210,28 @@ class Rooms:
         except NOT_OURS:
             self.note_odd()
             return
-        if is_old and server not in self.others:
+        if is_old and server not in self.known:
             return
-        other = self.others.setdefault(server, Other(server))
+        other = self.known.setdefault(server, Other(server))
         other.heard_at = now
         for number, event in events:
             if self.is_new(other, number):
-                getattr(self, HEARD[event.kind])(other, event)
+                HEARD[event.kind](self, other, event)
 
     def is_new(self, other: Other, number: int) -> bool:
         """Note the number of an event; False: it was said again."""
         last, other.number = other.number, max(number, other.number)
         missing = number - last - 1
         if last and missing > 0:
-            words = f"{missing} messages of the room {other.id} are lost"
-            self.room.diary(words)
+            events = many(missing, "event")
+            self.room.diary(f"lost of the room {other.id}: {events}")
         return number > last
 
     def note_odd(self) -> None:
         """Tell once that somebody else writes into the log."""
         if not self.has_seen_odd:
             self.has_seen_odd = True
-            self.room.diary("what is no room's writes into our stream, too")
+            self.room.diary("another program writes into our stream, too")
 
     def hear_message(self, other: Other, event: Event) -> None:
         """Pass on what was said to all."""
@@ -233,14 +239,14 @@ class Rooms:
 
     def hear_name(self, other: Other, event: Event) -> None:
         """Somebody there has a name, or a new one."""
-        code = f"{event.code}-{other.id}"
+        code = f"{event.key}-{other.id}"
         if other.names.get(code) != event.data:
             other.names[code] = event.data
             self.room.add_person(code, event.data)
 
     def hear_leave(self, other: Other, event: Event) -> None:
         """Somebody there has gone."""
-        code = f"{event.code}-{other.id}"
+        code = f"{event.key}-{other.id}"
         if other.names.pop(code, None):
             self.room.remove_person(code)
 
@@ -261,7 +267,7 @@ class Rooms:
 
     def hear_bye(self, other: Other, event: Event) -> None:
         """That room has closed."""
-        self.part(other.id)
+        self.drop_room(other.id)
 
     def hear_whisper(self, other: Other, event: Event) -> None:
         """Pass it on, if it is for somebody here."""
@@ -269,7 +275,7 @@ class Rooms:
         if user:
             self.room.send(user, event.data)
         elif event.to.endswith(self.room.mark):
-            sender = f"{event.code}-{other.id}"
+            sender = f"{event.key}-{other.id}"
             self.keep(Event("nobody", event.to.encode(), to=sender))
 
     def hear_nobody(self, other: Other, event: Event) -> None:
@@ -282,23 +288,23 @@ class Rooms:
 
     def who_is_here(self) -> list[str]:
         """Return the servers of the other rooms that are open."""
-        return [name for name, other in self.others.items() if other.is_here]
+        return [name for name, other in self.known.items() if other.is_here]
 
     def what_we_have(self) -> bytes:
         """Return the last number that we have heard, of each room."""
         numbers = {
-            server: self.others[server].number for server in self.who_is_here()
+            server: self.known[server].number for server in self.who_is_here()
         }
         return json.dumps(numbers).encode()
 
     def note_alive(self, server: str, has: bytes) -> None:
         """A room lives, and tells what it has heard: its what_we_have()."""
-        with contextlib.suppress(*NOT_OURS):  # It has heard nothing of us yet.
-            self.others[server].has = read_numbers(has)[self.id]
+        other = self.known[server]
+        other.has = read_numbers(has).get(self.id, other.has)
 
-    def part(self, server: str, since: float = math.inf) -> None:
+    def drop_room(self, server: str, since: float = math.inf) -> None:
         """A room has gone, and its people; not if it was heard since then."""
-        other = self.others[server]
+        other = self.known[server]
         if other.heard_at > since:
             return
         if other.is_here:
@@ -310,25 +316,29 @@ class Rooms:
 
     def tell(self, other: Other, what: str) -> None:
         """Note in the diary what became of a room."""
-        people = len(other.names)
-        many = "1 person" if people == 1 else f"{people} people"
-        self.room.diary(f"the room {other.id} {what}, with {many}")
+        people = many(len(other.names), "named user")
+        self.room.diary(f"the room {other.id} {what}, with {people}")
 
 
-# A UnicodeError is a ValueError, too. "[[[[..." is too deep for json.
-NOT_OURS = (KeyError, ValueError, RecursionError)
 # What becomes of an event, by its kind.
-HEARD = {
-    "text": "hear_message",
-    "binary": "hear_message",
-    "name": "hear_name",
-    "leave": "hear_leave",
-    "hello": "hear_people",
-    "here": "hear_people",
-    "bye": "hear_bye",
-    "whisper": "hear_whisper",
-    "nobody": "hear_nobody",
+HEARD: dict[str, Callable[[Rooms, Other, Event], None]] = {
+    "text": Rooms.hear_message,
+    "binary": Rooms.hear_message,
+    "name": Rooms.hear_name,
+    "leave": Rooms.hear_leave,
+    "hello": Rooms.hear_people,
+    "here": Rooms.hear_people,
+    "bye": Rooms.hear_bye,
+    "whisper": Rooms.hear_whisper,
+    "nobody": Rooms.hear_nobody,
 }
+
+
+# ---- entries of the log -----------------------------------------------------
+
+# What reading an entry raises, if no room has written it. A UnicodeError is a
+# ValueError, too; and "[[[[..." is too deep for json.
+NOT_OURS = (KeyError, ValueError, RecursionError)
 
 
 def write_entry(
@@ -337,7 +347,7 @@ def write_entry(
     """Return the fields of an entry: each name, and behind it its value."""
     fields: list[bytes | str] = ["server", server]
     for at, event in enumerate(events, number):
-        head = f"{at} {event.kind} {event.code} {event.to}"
+        head = f"{at} {event.kind} {event.key} {event.to}"
         fields += [head.rstrip(), event.data]
     return fields
 
@@ -361,18 +371,17 @@ def read_entry(
 
 def read_event(head: str, data: bytes) -> tuple[int, Event]:
     """Return an event and its number; NOT_OURS: it is none."""
-    number, kind, code, to, *_ = [*head.split(" "), "", ""]
+    parts = [*head.split(" "), "", ""]  # The last ones may be missing.
+    number, kind, key, to = parts[:4]
     check(NUMBER.fullmatch(number) and kind in HEARD)
     if kind in ("name", "leave", "whisper"):
-        check(KEY.fullmatch(code))
-    if kind in ("whisper", "nobody"):
-        check(CODE.fullmatch(to))
+        check(KEY.fullmatch(key))
     meaning: Any = data if kind == "binary" else data.decode()
     if kind in ("hello", "here"):
         meaning = read_names(meaning)
     if kind == "name":
         check(is_name(meaning))
-    return int(number), Event(kind, meaning, code, to)
+    return int(number), Event(kind, meaning, key, to)
 
 
 def check(is_right: Any) -> None:
@@ -382,26 +391,30 @@ def check(is_right: Any) -> None:
 
 
 def read_names(text: str) -> dict[str, str]:
-    """Return names by their keys; ValueError: that is something else."""
+    """Return names by their keys; NOT_OURS: that is something else."""
     names = json.loads(text)
-    if not isinstance(names, dict):
-        raise ValueError("not a list of people")
-    if not all(map(KEY.fullmatch, names)) or not all(
-        map(is_name, names.values())
-    ):
-        raise ValueError("not people")
-    return names
+    check(isinstance(names, dict))
+    for key, name in names.items():
+        check(KEY.fullmatch(key) and is_name(name))
+        name.encode()  # JSON can hold half of an emoji.
+    return dict(names)
 
 
 def is_name(name: Any) -> bool:
-    """Tell whether a room may have given this name to somebody."""
-    is_text = isinstance(name, str) and name.isprintable()
-    return is_text and 0 < len(name) <= MAX_NAME
+    """Tell whether this may be a name.
+
+    Not whether it can be printed: the other room may run on a Python that
+    knows newer letters.
+    """
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME
 
 
 def read_numbers(text: bytes) -> dict[str, int]:
-    """Return numbers by servers; ValueError: that is something else."""
-    numbers = json.loads(text)
-    check(isinstance(numbers, dict))
-    check(all(type(number) is int for number in numbers.values()))
+    """Return numbers by rooms; none, if that is something else."""
+    try:
+        numbers = json.loads(text)
+        check(isinstance(numbers, dict))
+        check(all(type(number) is int for number in numbers.values()))
+    except NOT_OURS:
+        return {}
     return dict(numbers)

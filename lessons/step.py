@@ -17,7 +17,6 @@ from typing import Any, Callable, Iterator
 
 from lessons.asked import (
     CAN_SEND,
-    GUEST_WORKS,
     KNOCKS,
     names,
     peek,
@@ -25,6 +24,7 @@ from lessons.asked import (
     unfinished,
     waiting_words,
     why_missing,
+    why_ready,
 )
 from lessons.observer import User, Users
 from lessons.trace import Trace
@@ -126,7 +126,7 @@ class Stepper(Trace):
                 self.tell_why(f"#{user.key} write", CAN_SEND.format(size))
         for name in names(self.server, [*readable, *writable]):
             if name[0] in "GR":
-                self.tell_why(name, GUEST_WORKS)
+                self.tell_why(name, why_ready(name))
 
     def tell_why(self, name: str, why: str) -> None:
         """Show one line of reasons."""
