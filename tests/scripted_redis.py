@@ -126,6 +126,10 @@ class ScriptedRedis:
         """Return how often this was asked."""
         return sum(words[0] == name for words in list(self.asked))
 
+    def asked_to_add(self):
+        """Return all XADD commands: the first event is words 8 and 9."""
+        return [words for words in list(self.asked) if words[0] == b"XADD"]
+
     # ---- the commands -----------------------------------------------------
 
     def auth(self, sock, *words):
