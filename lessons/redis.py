@@ -33,7 +33,7 @@ from urllib.parse import unquote, urlsplit
 
 from codec import in_words
 from lessons.resp import Refusal, Replies, RespError, Word, command
-from lessons.rooms import Rooms, write_entry
+from lessons.rooms import EVENT_COST, Rooms
 from lessons.words import ascii_only, cut, many
 
 STREAM = "chatroom"  # the log; a room that lives has a key "chatroom:ID"
@@ -51,8 +51,11 @@ AT_ONCE = 10  # entries in one read: a turn's work, and not too much memory
 # What the log keeps: so much can one room miss and still read on.
 MAX_ENTRIES = 10_000
 MAX_BYTES = 64 * 1024 * 1024
+LOG_LIFE = 3600  # seconds; a class that has gone leaves nothing behind
+LARGE = 64 * 1024  # bytes; of entries that are larger, one is read at a time
+HOLD = 1.0  # seconds; nobody holds up what comes from other rooms for longer
 Place = Tuple[int, int]  # in the log, see place_of()
-PLACE = re.compile(rb"([0-9]{1,19})-([0-9]{1,19})")
+PLACE = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
 FD_SETSIZE = 1024  # descriptors that select() can watch
 # Errors that pass by: Redis starts, is full, is not the one to write to.
 PASSING: tuple[str, ...] = (
@@ -221,11 +224,16 @@ class Redis:
         self.is_up = False  # Redis has taken what we say
         self.up_at = 0.0  # since when
         self.is_closing = False
-        self.next_number = 1  # of the event to be handed over next
-        self.read_until: Place | None = None  # the last entry we have read
-        self.replay_until: Place = 0, 0  # up to there, the log is new to us
-        # Bytes in the last entries; with one of them, there is an average.
-        self.sizes = deque([1], maxlen=100)
+        self.kept_until = 0  # number of the last event, when it was linked
+        self.hello = 0  # that of the hello behind it; 0: none yet
+        self.joined: Place | None = None  # the end of the log when we came
+        self.read_until: Place = 0, 0  # the last entry that we have read
+        self.is_reading = False  # a question is open: what comes next?
+        self.hello_at: Place | None = None  # where our hello stands in the log
+        self.read_at = 0.0  # not before, see may_read()
+        # Bytes in the last entries. At the start, as if they were small.
+        self.sizes = deque([EVENT_COST] * 100, maxlen=100)
+        self.told = ""  # the last failure that stands in the diary
         self.failure = LinkError("")  # the last one
         self.failures = 0  # since it was up
         self.delay = FIRST_DELAY
@@ -247,12 +255,14 @@ class Redis:
         """Return how many seconds select() may sleep."""
         if not self.connections:
             return max(0.0, self.retry_at - time.monotonic())
-        if self.may_hand_over():
+        if self.may_hand_over() or self.may_read():
             return 0.0
-        due = min(self.beat_at, *(each.deadline for each in self.connections))
-        left = max(0.0, due - time.monotonic())
-        is_connected = all(each.is_connected for each in self.connections)
-        return left if is_connected else min(left, CONNECTING)
+        due = [self.beat_at, *(each.deadline for each in self.connections)]
+        if not all(each.is_connected for each in self.connections):
+            due.append(time.monotonic() + CONNECTING)
+        if self.is_linked() and not self.is_reading:
+            due.append(self.read_at)
+        return max(0.0, min(due) - time.monotonic())
 
     def is_active(self) -> bool:
         """Tell whether the loop must go on for us."""
@@ -270,6 +280,8 @@ class Redis:
             if now >= self.beat_at:
                 self.beat(now)
             self.hand_over()
+            if self.may_read():
+                self.read_on()
             for each in self.connections:
                 each.flush(now)
         except OSError as error:
@@ -325,23 +337,23 @@ class Redis:
             LIFE,
             then=self.introduced,
         )
-        # Where does the log end? From there on we read.
-        reader.ask(
-            "XREVRANGE", STREAM, "+", "-", "COUNT", 1, then=self.begin_reading
-        )
+        last = "{}-{}".format(*self.read_until)
+        if self.joined is None:  # Where does the log end? From there we read.
+            words = ["XREVRANGE", STREAM, "+", "-", "COUNT", "1"]
+            reader.ask(*words, then=self.join)
+        else:  # Is this the log that we know?
+            reader.ask("XRANGE", STREAM, last, last, then=self.rejoin)
 
-    def begin_reading(self, answer: Any) -> None:
-        """Read on from where we were, or from the end, if we are new."""
+    def join(self, answer: Any) -> None:
+        """Read on from the end, as we are new."""
         found = entries_of(answer)
-        end = found[0][0] if found else (0, 0)
-        self.replay_until = 0, 0
-        if self.read_until is None:
-            self.read_until = end
-        elif (
-            end < self.read_until
-        ):  # It is not the log that we know: read it all.
-            self.read_until, self.replay_until = (0, 0), end
-        self.read_on()
+        self.joined = self.read_until = found[0][0] if found else (0, 0)
+        self.count_introduction()
+
+    def rejoin(self, answer: Any) -> None:
+        """Read on from where we were; if that is not there, read it all."""
+        if not entries_of(answer):
+            self.read_until = 0, 0
         self.count_introduction()
 
     def introduced(self, answer: Any) -> None:
@@ -350,24 +362,33 @@ class Redis:
         self.count_introduction()
 
     def count_introduction(self) -> None:
-        """Begin, when both connections are ready."""
+        """When both connections are ready, say again all that is kept."""
         self.introductions += 1
-        if self.introductions == 2:
-            self.say_again()
+        if self.is_linked():
+            self.beat_at = time.monotonic() + BEAT
+            self.rooms.say_again_from(1)
+            self.kept_until = self.rooms.next_number() - 1
+            if not self.rooms.has_more():
+                self.greet()
 
-    def say_again(self) -> None:
-        """Hand over all that is kept, as Redis may have forgotten it."""
-        self.rooms.greet_again()
-        self.next_number = self.rooms.first
+    def greet(self) -> None:
+        """Say hello, when all that was kept is in the log.
+
+        Not before: where that fails, each attempt would add a hello to it.
+        """
+        self.rooms.greet()
+        self.hello = self.rooms.next_number() - 1
+
+    def is_linked(self) -> bool:
+        """Tell whether both connections are ready for events."""
+        return self.introductions == 2
 
     # ---- the writer -------------------------------------------------------
 
     def may_hand_over(self) -> bool:
         """Tell whether there are events for Redis, and room for them."""
-        if self.introductions < 2 or len(self.connections[0].outbox) > PIECE:
-            return False
-        self.next_number = max(self.next_number, self.rooms.first)
-        return self.next_number < self.rooms.next_number()
+        has_room = self.is_linked() and len(self.connections[0].outbox) <= PIECE
+        return has_room and self.rooms.has_more()
 
     def hand_over(self) -> None:
         """Append our events to the log: those of one turn as one entry."""
@@ -375,21 +396,23 @@ class Redis:
             self.rooms.is_asked = False
             self.rooms.greet("here")
         while self.may_hand_over():
-            events = self.rooms.next_events(self.next_number)
-            fields = write_entry(self.rooms.id, self.next_number, events)
-            self.next_number += len(events)
+            number, fields = self.rooms.next_entry()
             # "~": Redis may keep some more, so that it need not always cut.
             # partial(f, 3) is f, with 3 as its first argument.
             self.connections[0].ask(
                 "XADD", STREAM, "MAXLEN", "~", self.most(), "*", *fields,
-                then=partial(self.appended, self.next_number - 1),
+                then=partial(self.appended, number),
             )  # fmt: skip
 
     def appended(self, number: int, answer: Any) -> None:
         """Note that our events up to this one are in the log."""
-        expect(isinstance(answer, bytes), answer)
+        is_place = isinstance(answer, bytes) and PLACE.fullmatch(answer)
+        expect(bool(is_place), answer)
         self.rooms.note_taken(number)
-        if not self.is_up:
+        if not self.hello and number >= self.kept_until:
+            self.greet()
+        elif self.hello and number >= self.hello and not self.is_up:
+            self.hello_at = place_of(answer)
             self.come_up()
         if number + 1 >= self.rooms.next_number():  # That was all.
             self.tell_losses()
@@ -398,16 +421,15 @@ class Redis:
                 self.connections[0].ask(*farewell, then=self.finish)
 
     def come_up(self) -> None:
-        """Note that the link works, as Redis takes what we say."""
+        """Note that the link works: Redis has taken all that was kept."""
         words = "the link to Redis is back"
         if not self.up_at:
             us = self.rooms.id
             words = f"linked by Redis at {self.address}; this room is {us}"
         self.room.diary(words)
+        self.told = ""
         self.is_up = True
         self.up_at = time.monotonic()
-        self.beat_at = self.up_at + BEAT
-        self.failures, self.delay = 0, FIRST_DELAY
 
     def tell_losses(self) -> None:
         """Say how much could not be kept, and who is here by now."""
@@ -429,43 +451,70 @@ class Redis:
 
     # ---- the reader -------------------------------------------------------
 
+    def may_read(self) -> bool:
+        """Tell whether to ask what comes next.
+
+        Who was away may have much to read. Its users get it bit by bit: for
+        a moment, it waits for those who have half of a backlog.
+        """
+        if not self.is_linked() or self.is_reading:
+            return False
+        most = self.room.max_backlog / 2
+        is_crowded = any(user.waiting > most for user in self.room.unsent)
+        return not is_crowded or time.monotonic() >= self.read_at
+
     def read_on(self) -> None:
         """Ask for what comes next in the log; Redis answers when it comes."""
-        assert self.read_until
-        last = f"{self.read_until[0]}-{self.read_until[1]}"
+        self.is_reading = True
+        count = 1 if self.average() > LARGE else AT_ONCE
+        last = "{}-{}".format(*self.read_until)
         self.connections[1].ask(
-            "XREAD", "COUNT", AT_ONCE, "BLOCK", BLOCK, "STREAMS", STREAM, last,
+            "XREAD", "COUNT", count, "BLOCK", BLOCK, "STREAMS", STREAM, last,
             then=self.take_entries,
         )  # fmt: skip
 
     def take_entries(self, answer: Any) -> None:
-        """Hear what the other rooms have written; then read on."""
+        """Hear what the other rooms have written."""
+        assert self.joined
         now = time.monotonic()
+        self.is_reading = False
+        self.read_at = now + HOLD
+        entries = []
         if answer is not None:  # None: nothing came within BLOCK.
             expect(isinstance(answer, list) and len(answer) == 1, answer)
             expect(isinstance(answer[0], list) and len(answer[0]) == 2, answer)
-            for place, fields in entries_of(answer[0][1]):
-                self.read_until = place
-                self.sizes.append(1 + sum(map(len, fields.values())))
-                self.rooms.hear(fields, now, place <= self.replay_until)
-        self.read_on()
+            entries = entries_of(answer[0][1])
+        for place, fields in entries:
+            self.read_until = place
+            self.sizes.append(sum(map(len, fields.values())))
+            self.rooms.hear(fields, now, place <= self.joined)
+
+    def average(self) -> float:
+        """Return how many bytes an entry has."""
+        return max(1.0, sum(self.sizes) / len(self.sizes))
 
     def most(self) -> int:
-        """Return how many entries the log shall keep: MAX_BYTES, about."""
-        average = sum(self.sizes) / len(self.sizes)
-        return max(1, min(MAX_ENTRIES, int(MAX_BYTES / average)))
+        """Return how many entries the log shall keep: MAX_BYTES, about.
+
+        Who has not read up to its own hello knows an older log.
+        """
+        if self.hello_at is None or self.read_until < self.hello_at:
+            return MAX_ENTRIES
+        return max(1, min(MAX_ENTRIES, int(MAX_BYTES / self.average())))
 
     # ---- who is alive -----------------------------------------------------
 
     def beat(self, now: float) -> None:
         """See who lives, and say that we do."""
         self.beat_at = now + BEAT
+        self.failures, self.delay = 0, FIRST_DELAY  # It holds.
         servers = self.rooms.who_is_here()
         keys = [life_key(server) for server in (self.rooms.id, *servers)]
         writer = self.connections[0]
         writer.ask("MGET", *keys, then=partial(self.drop_expired, servers, now))
         have = self.rooms.what_we_have()
         writer.ask("SET", keys[0], have, "EX", LIFE, then=expect_ok)
+        writer.ask("EXPIRE", STREAM, LOG_LIFE, then=expect_number)
 
     def drop_expired(
         self, servers: list[str], asked_at: float, answer: Any
@@ -474,15 +523,13 @@ class Redis:
         expect(isinstance(answer, list), answer)
         expect(len(answer) == 1 + len(servers), answer)
         ours, *values = answer
-        if ours is None:
-            # We stood still for too long, or Redis has forgotten all: then
-            # it has forgotten the others, too, who will say that they live.
-            self.up_at = asked_at
-            self.say_again()
+        if ours is None:  # We stood still for too long, or all is deleted.
+            raise LinkError("it has forgotten us")
         for server, value in zip(servers, values):
             if isinstance(value, bytes):
                 self.rooms.note_alive(server, value)
-            elif asked_at > self.up_at + LIFE:  # It had time to link again.
+            elif self.is_up and asked_at > self.up_at + LIFE:
+                # It had time to link again.
                 self.rooms.drop_room(server, asked_at)
         self.rooms.forget_heard()
 
@@ -491,10 +538,10 @@ class Redis:
     def lose(self, failure: LinkError) -> None:
         """Go on without it, and try again."""
         if self.is_up:
-            words = f"the link to Redis is gone: {failure}; we go on alone"
+            words = f"the link to Redis is gone, we go on alone: {failure}"
             self.room.diary(words)
-        elif failure.is_final and self.is_news(failure):
-            self.room.diary(f"no link to Redis: {failure}")
+        elif failure.is_final and self in self.room.guests:
+            self.tell(f"no link to Redis: {failure}")
         self.drop()
         self.failure = failure
         self.failures += 1
@@ -504,10 +551,11 @@ class Redis:
         self.retry_at = max(self.retry_at, time.monotonic() + self.delay)
         self.delay = min(2 * self.delay, MAX_DELAY)
 
-    def is_news(self, failure: LinkError) -> bool:
-        """Tell whether the diary shall know; at the start, link() tells it."""
-        is_other = str(failure) != str(self.failure)
-        return is_other and self in self.room.guests
+    def tell(self, failure: str) -> None:
+        """Note a failure; not again and again."""
+        if failure != self.told:
+            self.told = failure
+            self.room.diary(failure)
 
     def drop(self) -> None:
         """Close both connections."""
@@ -515,7 +563,8 @@ class Redis:
             each.socket.close()
         self.connections = []
         self.introductions = 0
-        self.is_up = False
+        self.is_up = self.is_reading = False
+        self.hello, self.hello_at = 0, None
         self.beat_at = math.inf
 
 
@@ -536,6 +585,11 @@ def expect(is_right: bool, answer: Any) -> None:
 def expect_ok(answer: Any) -> None:
     """Raise LinkError or RespError, if an answer is not OK."""
     expect(answer == "OK", answer)
+
+
+def expect_number(answer: Any) -> None:
+    """Raise LinkError or RespError, if an answer is not a number."""
+    expect(isinstance(answer, int), answer)
 
 
 def entries_of(answer: Any) -> list[tuple[Place, dict[bytes, bytes]]]:
@@ -574,9 +628,11 @@ def link(room: Any, address: Address) -> str:
     room.mark = f"-{rooms.id}"
     try:
         guest = Redis(rooms, address)
+        failure = settle(guest)
     except (OSError, UnicodeError):
         return f"server.py: there is no host {address}\n{advice('')}"
-    failure = settle(guest)
+    except KeyboardInterrupt:
+        sys.exit(130)
     if failure and failure.is_final:
         guest.drop()
         said = f"server.py: Redis at {address}: {ascii_only(str(failure))}"
@@ -613,8 +669,8 @@ def settle(guest: Redis) -> LinkError | None:
         ready: set[Any] = set()
         if guest.connections:
             reads, writes = guest.ask_read(), guest.ask_write()
-            patience = guest.patience()
-            for some in select.select(reads, writes, [], patience):
+            patience = min(guest.patience(), ends - time.monotonic())
+            for some in select.select(reads, writes, [], max(0.0, patience)):
                 ready.update(some)
         guest.serve(ready)
     return None

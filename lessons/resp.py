@@ -25,9 +25,9 @@ from typing import Any, Iterator, NamedTuple, Union
 
 CRLF = b"\r\n"
 MAX_LINE = 4096  # bytes; a length has ten, an error message a few hundred
-MAX_BULK = 512 * 1024 * 1024  # bytes, of one value: Redis's own limit
-MAX_ITEMS = 1024 * 1024  # of one list: Redis's own limit
-MAX_DEPTH = 8  # lists in a list; an answer to XREAD is five deep
+MAX_BULK = 64 * 1024 * 1024  # bytes, of one value; see MAX_DATA in rooms.py
+MAX_ITEMS = 50_000  # of one list; the fields of an entry are a few hundred
+MAX_DEPTH = 5  # lists in a list; an answer to XREAD is so deep
 NUMBER = re.compile(rb"-?[0-9]{1,18}")
 
 KINDS = (b"+", b"-", b":", b"$", b"*", b"")  # b"": nothing is here yet
@@ -60,8 +60,10 @@ def command(*words: Word) -> bytes:
     """Return a command as it travels: a list of its words, as bytes."""
     parts = [b"*%d\r\n" % len(words)]
     for word in words:
-        value = word if isinstance(word, bytes) else str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
+        if not isinstance(word, bytes):
+            # What a terminal took for no UTF-8 travels as it was typed.
+            word = str(word).encode("utf-8", "surrogateescape")
+        parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
     return b"".join(parts)
 
 

@@ -6,15 +6,19 @@ which all rooms read. What the others have written there comes to hear().
 
     a field's name           its value            what it is
     server                   9f2c01ab             the room that says all this
+    first                    12                   its oldest event that it keeps
     17 text                  {"nrong": "hi", ...  its event 17: said to all
     18 name 3                Ana                  its user 3 is called Ana
     19 whisper 3 5-77ab34c9  {"nrong": "psst" ... said to user 5 of 77ab34c9
 
-Each event has a number. A room that sees a number twice takes it once.
-Nothing is lost while there is no link: an event is kept until Redis has taken
-it, and each other room has heard it. Redis may have lost it by then, as it
-keeps its log in memory. So after each new link, a room says again all that it
-has kept. Two limits: MAX_KEPT, and the bytes of --max-backlog.
+A log in memory can lose what it has taken, or its end, or its beginning. So
+the rooms do what TCP does. Each event has a number. Who hears it takes the
+next number only: not one it knows, and not one behind a gap. Each room tells
+now and then how far it has heard the others. An event is kept until Redis has
+taken it and each other room has heard it. It is said again after each new
+link, and when a room does not get on (TCP calls this go-back-N).
+
+Two limits of what is kept: MAX_KEPT, and the bytes of --max-backlog.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from lessons.words import many
 
 MAX_KEPT = 10_000  # events; at ten a second, a quarter of an hour
 ENTRY_SIZE = 32 * 1024  # bytes, about, or one large message
+MAX_DATA = 32 * 1024 * 1024  # bytes; a larger message stays in its room
 EVENT_COST = 200  # bytes, about, that Python adds to those of the data
 MAX_NAME = 20  # characters; as MAX_NAME in server.py
 SERVER = re.compile("[0-9a-f]{8}")
@@ -57,7 +62,8 @@ class Other:
     def __init__(self, server: str) -> None:
         self.id = server
         self.number = 0  # of its last event that we have heard
-        self.has = 0  # the last one of ours that it has heard
+        self.has = 0  # the last one of ours that it has heard, if known
+        self.due = 0  # so far it should get until we hear of it again
         self.heard_at = 0.0  # time.monotonic()
         self.is_here = False
         self.names: dict[str, str] = {}  # of its people, by their codes
@@ -76,6 +82,7 @@ class Rooms:
         self.id = secrets.token_hex(4)
         self.kept: deque[Event] = deque()
         self.first = 1  # the number of the first one that is kept
+        self.next = 1  # of the one to be handed over next
         self.waiting = 0  # bytes in them, about
         self.taken = 0  # the last one that Redis has taken
         self.lost = 0  # so many had to go before it could take them
@@ -110,12 +117,6 @@ class Rooms:
         self.keep(Event("whisper", said.encode(), key=str(key), to=to))
         return True
 
-    def greet_again(self) -> None:
-        """Say hello after a new link, unless a hello still waits."""
-        is_taken = self.next_number() - 1 <= self.taken
-        if is_taken or self.kept[-1].kind != "hello":
-            self.greet()
-
     def greet(self, kind: str = "hello") -> None:
         """Tell who is here; with "hello", the others tell it, too."""
         names = {
@@ -135,6 +136,9 @@ class Rooms:
     def keep(self, event: Event) -> None:
         """Keep an event; if there are too many, the oldest one goes."""
         if self.is_leaving:
+            return
+        if len(event.data) > MAX_DATA:
+            self.room.diary("a message is too large for the other rooms")
             return
         self.kept.append(event)
         self.waiting += len(event.data) + EVENT_COST
@@ -157,16 +161,26 @@ class Rooms:
         """Return the number that the next event will have."""
         return self.first + len(self.kept)
 
-    def next_events(self, number: int) -> list[Event]:
-        """Return events, from this number on, that make one entry."""
-        events: list[Event] = []
+    def has_more(self) -> bool:
+        """Tell whether there are events to be handed over."""
+        return max(self.next, self.first) < self.next_number()
+
+    def next_entry(self) -> tuple[int, list[bytes | str]]:
+        """Return the next events, as the fields of an entry.
+
+        First comes the number of the last one of them.
+        """
+        self.next = max(self.next, self.first)
+        fields: list[bytes | str] = ["server", self.id]
+        fields += ["first", str(self.first)]
         size = 0
-        for at in range(number - self.first, len(self.kept)):
-            size += len(self.kept[at].data) + EVENT_COST
-            if events and size > ENTRY_SIZE:
-                break
-            events.append(self.kept[at])
-        return events
+        while self.has_more() and (not size or size < ENTRY_SIZE):
+            event = self.kept[self.next - self.first]
+            head = f"{self.next} {event.kind} {event.key} {event.to}"
+            fields += [head.rstrip(), event.data]
+            size += len(event.data) + EVENT_COST
+            self.next += 1
+        return self.next - 1, fields
 
     def forget_heard(self) -> None:
         """Forget what Redis has taken and each other room has heard."""
@@ -192,6 +206,10 @@ class Rooms:
             if number > self.taken
         )
 
+    def say_again_from(self, number: int) -> None:
+        """Let next_events() begin here; what is not kept is left out."""
+        self.next = max(self.first, min(self.next, number))
+
     # ---- what has happened elsewhere --------------------------------------
 
     def hear(
@@ -206,7 +224,7 @@ class Rooms:
         if fields.get(b"server") == self.id.encode():
             return
         try:
-            server, events = read_entry(fields)
+            server, first, events = read_entry(fields)
         except NOT_OURS:
             self.note_odd()
             return
@@ -214,18 +232,14 @@ class Rooms:
             return
         other = self.known.setdefault(server, Other(server))
         other.heard_at = now
+        if 0 < other.number < first - 1:
+            missing = many(first - 1 - other.number, "event")
+            self.room.diary(f"lost of the room {server}: {missing}")
+            other.number = first - 1
         for number, event in events:
-            if self.is_new(other, number):
+            if number == other.number + 1 or not other.number:
+                other.number = number
                 HEARD[event.kind](self, other, event)
-
-    def is_new(self, other: Other, number: int) -> bool:
-        """Note the number of an event; False: it was said again."""
-        last, other.number = other.number, max(number, other.number)
-        missing = number - last - 1
-        if last and missing > 0:
-            events = many(missing, "event")
-            self.room.diary(f"lost of the room {other.id}: {events}")
-        return number > last
 
     def note_odd(self) -> None:
         """Tell once that somebody else writes into the log."""
@@ -300,7 +314,10 @@ class Rooms:
     def note_alive(self, server: str, has: bytes) -> None:
         """A room lives, and tells what it has heard: its what_we_have()."""
         other = self.known[server]
-        other.has = read_numbers(has).get(self.id, other.has)
+        before, other.has = other.has, read_numbers(has).get(self.id, other.has)
+        if 0 < other.has == before and other.has < other.due:
+            self.say_again_from(other.has + 1)
+        other.due = self.taken
 
     def drop_room(self, server: str, since: float = math.inf) -> None:
         """A room has gone, and its people; not if it was heard since then."""
@@ -341,32 +358,21 @@ HEARD: dict[str, Callable[[Rooms, Other, Event], None]] = {
 NOT_OURS = (KeyError, ValueError, RecursionError)
 
 
-def write_entry(
-    server: str, number: int, events: list[Event]
-) -> list[bytes | str]:
-    """Return the fields of an entry: each name, and behind it its value."""
-    fields: list[bytes | str] = ["server", server]
-    for at, event in enumerate(events, number):
-        head = f"{at} {event.kind} {event.key} {event.to}"
-        fields += [head.rstrip(), event.data]
-    return fields
-
-
 def read_entry(
     fields: Mapping[bytes, bytes],
-) -> tuple[str, list[tuple[int, Event]]]:
-    """Return who says all this, and the events with their numbers.
+) -> tuple[str, int, list[tuple[int, Event]]]:
+    """Return who says all this, its first number, and numbers with events.
 
     Raises one of NOT_OURS, if a room has not written it.
     """
-    server = fields[b"server"].decode()
-    check(SERVER.fullmatch(server))
-    events = []
-    for head, data in fields.items():
-        if head != b"server":
-            number, event = read_event(head.decode(), data)
-            events.append((number, event))
-    return server, events
+    server, first = fields[b"server"].decode(), fields[b"first"].decode()
+    check(SERVER.fullmatch(server) and NUMBER.fullmatch(first))
+    events = [
+        read_event(name.decode(), data)
+        for name, data in fields.items()
+        if name not in (b"server", b"first")
+    ]
+    return server, int(first), events
 
 
 def read_event(head: str, data: bytes) -> tuple[int, Event]:

@@ -108,7 +108,7 @@ class Reply(unittest.TestCase):
         line = b"a" * (resp.MAX_LINE - 3)
         self.assertEqual(read(b"+" + line + b"\r\n"), [line.decode()])
         deep = b"*1\r\n" * resp.MAX_DEPTH + b":1\r\n"
-        self.assertEqual(str(read(deep)), f"[{'[' * 8}1{']' * 8}]")
+        self.assertEqual(str(read(deep)), f"[{'[' * 5}1{']' * 5}]")
 
     def test_an_error_shows_no_control_characters(self):
         with self.assertRaises(RespError) as caught:
