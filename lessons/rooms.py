@@ -207,7 +207,7 @@ class Rooms:
         )
 
     def say_again_from(self, number: int) -> None:
-        """Let next_events() begin here; what is not kept is left out."""
+        """Let next_entry() begin here; what is not kept is left out."""
         self.next = max(self.first, min(self.next, number))
 
     # ---- what has happened elsewhere --------------------------------------
@@ -217,9 +217,8 @@ class Rooms:
     ) -> None:
         """Do what an entry of the log asks for.
 
-        now: time.monotonic(). is_old: it was written before this link, in a
-        log that is new to us. Then what an unknown room says is left out: it
-        may be from before our time.
+        now: time.monotonic(). is_old: it stands before the place at which we
+        have come. Then what an unknown room says is left out.
         """
         if fields.get(b"server") == self.id.encode():
             return

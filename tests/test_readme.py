@@ -311,6 +311,7 @@ class Names(unittest.TestCase):
             "stands still for ten seconds",
         ):
             self.assertTrue(said in words, said)
+        self.assertEqual(redis.LOG_LIFE, 3600)  # "an hour after"
         self.assertEqual((redis.MAX_DELAY, redis.BEAT, redis.LIFE), (5, 3, 10))
 
     def test_the_ladder(self):
