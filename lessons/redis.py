@@ -428,6 +428,7 @@ class Redis:
             words = f"linked by Redis at {self.address}; this room is {us}"
         self.room.diary(words)
         self.told = ""
+        self.failures, self.delay = 0, FIRST_DELAY
         self.is_up = True
         self.up_at = time.monotonic()
 
@@ -507,7 +508,6 @@ class Redis:
     def beat(self, now: float) -> None:
         """See who lives, and say that we do."""
         self.beat_at = now + BEAT
-        self.failures, self.delay = 0, FIRST_DELAY  # It holds.
         servers = self.rooms.who_is_here()
         keys = [life_key(server) for server in (self.rooms.id, *servers)]
         writer = self.connections[0]
