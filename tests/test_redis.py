@@ -22,6 +22,7 @@ import server
 from codec import CLOSE
 from lessons import redis, rooms
 from lessons.redis import parse_address
+from lessons.resp import command
 from lessons.trace import Trace
 from tests.hostile import Room
 from tests.scripted_redis import OK, ScriptedRedis, listed
@@ -726,6 +727,26 @@ class NothingIsLost(LinkedCase):
         self.wait_for(two, "is back")
         self.assertEqual(self.count(one, "has gone"), 0)
 
+    def test_who_reads_is_not_drowned_by_what_was_missed(self):
+        one, two = self.room(), self.room(max_backlog=2_000_000)
+        for room in (one, two):
+            self.wait_for(room, "is here")
+        ana, bo = self.peer(one), self.peer(two)
+        self.redis.wrong["XREAD"] = None
+        self.redis.cut()
+        self.wait_for(two, "is back")
+        said = [bytes([number]) * 100_000 for number in range(120)]
+        for message in said:
+            ana.send(message)
+            self.assertEqual(ana.receive(), message)
+        wait_until(lambda: said[-1] in self.redis.log[-1][2])
+        self.redis.wrong.clear()
+        self.redis.cut()
+        user = next(iter(two.users.values()))
+        wait_until(lambda: user.waiting > 1_000_000)  # It begins to read late.
+        self.assertEqual([bo.receive() for _ in said], said)
+        self.assertEqual(self.count(two, "left"), 0, two.lines)
+
     def test_what_happens_at_the_end_of_a_turn_is_told_at_once(self):
         one, two = self.two_rooms()
         ana, bo = self.peer(one, "Ana"), self.peer(two, "Bo")
@@ -1018,6 +1039,32 @@ class CommandLine(LinkedCase):
                 ("", "HOST:PORT"),
             )  # fmt: skip
             side_by_side(self, self.refused, cases)
+
+    def test_one_who_is_silent_at_the_start(self):
+        self.redis.wrong["SELECT"] = None
+        with mock.patch.object(redis, "START_SECONDS", 0.2):
+            began = time.monotonic()
+            room = self.room()
+            self.assertLess(time.monotonic() - began, 3)
+        self.wait_for(room, "no link yet")
+
+    @unittest.skipIf(sys.platform == "win32", "Ctrl-C needs a console there")
+    def test_ctrl_c_at_the_start(self):
+        self.redis.wrong["SELECT"] = None
+        with subprocess.Popen(
+            [sys.executable, "server.py", "0", "--redis", self.redis.address],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            wait_until(lambda: self.redis.count(b"SELECT"))
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=DEADLINE)
+        self.assertEqual((process.returncode, out, errors), (130, b"", b""))
+
+    def test_a_password_of_any_bytes(self):
+        address = parse_address("redis://:\udcff@here")
+        self.assertEqual(command(address.password), b"*1\r\n$1\r\n\xff\r\n")
 
     def test_the_right_password(self):
         with ScriptedRedis(password="s@c/") as locked:

@@ -23,6 +23,7 @@ from tests.real_redis import HOST, Proxy, RealRedis, find_redis
 from tests.support import (
     DEADLINE,
     MASKING_KEY,
+    ROOT,
     Peer,
     Process,
     wait_until,
@@ -73,7 +74,7 @@ class Room(Process):
     def __init__(self, port, password="", python=()):
         before = f"redis://:{password}@" if password else ""
         address = f"{before}{HOST}:{port}"
-        super().__init__("0", "--redis", address, python=python)
+        super().__init__("0", "--redis", address, python=python, cwd=ROOT)
 
     @property
     def id(self):
@@ -458,6 +459,45 @@ class Outages(RoomsCase):
         ana.hear_until("from Ben", "from Cem")
         self.assert_quiet(people)
 
+    def test_who_was_away_when_the_log_was_cut(self):
+        # The link is there again, but not all that stood in the log is.
+        redis = self.redis()
+        proxy = self.proxy(redis)
+        ports = proxy.port, redis.port, redis.port
+        rooms = self.rooms(*ports, python=("-c", QUICK))
+        ana, ben, cem = people = self.people(rooms, NAMES[:3])
+        texts = [
+            f"{one.name} {number}" for number in range(5) for one in people
+        ]
+
+        def say(speakers, texts):
+            for speaker, text in zip(cycle(speakers), texts):
+                speaker.send(text)
+                speaker.hear_until(text)
+
+        say(people, texts[:3])
+        for person in people:
+            person.hear_until(*texts[:3])
+        proxy.cut()
+        rooms[0].wait_for("the link to Redis is gone")
+        redis.ask("PERSIST", f"chatroom:{rooms[0].id}")
+        say(people, texts[3:12])
+        ben.hear_until(*(text for text in texts[:12] if "Cem" in text))
+        redis.ask("XTRIM", "chatroom", "MAXLEN", 0)
+        proxy.go_on()
+        rooms[0].wait_for("the link to Redis is back")
+        # What is said now would come with a gap.
+        say(people, texts[12:])
+        for person in people:
+            person.hear_until(*texts)
+            for one in people:
+                heard = [text for text in person.log if one.name in text]
+                expected = [text for text in texts if one.name in text]
+                self.assertEqual(heard, expected, person.name)
+        self.assert_quiet(people)
+        for room in rooms:
+            self.assertEqual(room.count("lost"), 0)
+
     def test_redis_stands_still(self):
         redis = self.redis()
         rooms = self.rooms(*[redis.port] * 3)
@@ -485,6 +525,8 @@ class Outages(RoomsCase):
             redis.start()
             for room in rooms:
                 room.wait_for("no link to Redis: it says WRONGPASS")
+            # It is tried again and again, which is told only once.
+            wait_until(lambda: refusals(redis) > 4 * len(rooms))
 
         def change_back():
             redis.ask("CONFIG", "SET", "requirepass", "p@ss/1")
@@ -560,6 +602,12 @@ class Outages(RoomsCase):
                 self.assertEqual(room.errors, [])
 
 
+def refusals(redis):
+    """Return how many wrong passwords Redis has been told."""
+    stats = redis.ask("INFO", "errorstats").decode()
+    return int(re.search(r"errorstat_WRONGPASS:count=(\d+)", stats)[1])
+
+
 def is_by(speaker, message):
     """Tell whether it is one of the numbered texts of somebody."""
     is_text = isinstance(message, str)
@@ -575,6 +623,7 @@ class Talker(Peer):
     heard: the last number, by who has said it.
     """
 
+    read_size = 2**18  # bytes
     names = count(1)
 
     def __init__(self, room, crowd):
@@ -601,7 +650,7 @@ class Talker(Peer):
             if self.outbox:
                 sent = self.socket.send(self.outbox[: 2**16])
                 del self.outbox[:sent]
-            data = self.socket.recv(2**18)
+            data = self.socket.recv(self.read_size)
         except BlockingIOError:
             return
         if not data:
@@ -790,7 +839,8 @@ class LongOutages(CrowdCase):
         self.assert_well(crowd, rooms)
 
     def test_much_at_once(self):
-        # Who reads all the time is not sent away for what others have said.
+        # Who reads slowly, but all the time, is not sent away for what the
+        # others have said in a whole minute.
         redis = self.redis()
         proxy = self.proxy(redis)
         here = self.room(redis.port)
@@ -798,7 +848,8 @@ class LongOutages(CrowdCase):
         self.introduce([here, there])
         crowd = self.crowd([here, there], many=1)
         proxy.cut()
-        self.say_meanwhile(crowd, [there], [30, 0], "x" * 1_000_000)
+        self.say_meanwhile(crowd, [there], [40, 0], "x" * 1_000_000)
+        crowd.talkers[1].read_size = 2**11
         proxy.go_on()
         crowd.hear_all()
         self.assert_well(crowd, [here, there])
