@@ -20,9 +20,8 @@ from unittest import mock
 
 import server
 from codec import CLOSE
-from lessons import redis, rooms
+from lessons import redis, resp, rooms
 from lessons.redis import parse_address
-from lessons.resp import command
 from lessons.trace import Trace
 from tests.hostile import Room
 from tests.scripted_redis import OK, ScriptedRedis, listed
@@ -1040,31 +1039,38 @@ class CommandLine(LinkedCase):
             )  # fmt: skip
             side_by_side(self, self.refused, cases)
 
+    def silent(self):
+        """Return a socket that listens and says nothing, and its address."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        return listener, f"127.0.0.1:{listener.getsockname()[1]}"
+
     def test_one_who_is_silent_at_the_start(self):
-        self.redis.wrong["SELECT"] = None
+        _, address = self.silent()
         with mock.patch.object(redis, "START_SECONDS", 0.2):
             began = time.monotonic()
-            room = self.room()
+            room = self.room(address)
             self.assertLess(time.monotonic() - began, 3)
         self.wait_for(room, "no link yet")
 
     @unittest.skipIf(sys.platform == "win32", "Ctrl-C needs a console there")
     def test_ctrl_c_at_the_start(self):
-        self.redis.wrong["SELECT"] = None
+        listener, address = self.silent()
         with subprocess.Popen(
-            [sys.executable, "server.py", "0", "--redis", self.redis.address],
+            [sys.executable, "server.py", "0", "--redis", address],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
-            wait_until(lambda: self.redis.count(b"SELECT"))
-            process.send_signal(signal.SIGINT)
-            out, errors = process.communicate(timeout=DEADLINE)
+            with listener.accept()[0] as knock:
+                self.assertTrue(knock.recv(1))  # From here on it waits.
+                process.send_signal(signal.SIGINT)
+                out, errors = process.communicate(timeout=DEADLINE)
         self.assertEqual((process.returncode, out, errors), (130, b"", b""))
 
     def test_a_password_of_any_bytes(self):
-        address = parse_address("redis://:\udcff@here")
-        self.assertEqual(command(address.password), b"*1\r\n$1\r\n\xff\r\n")
+        words = parse_address("redis://:\udcff@here").password
+        self.assertEqual(resp.command(words), b"*1\r\n$1\r\n\xff\r\n")
 
     def test_the_right_password(self):
         with ScriptedRedis(password="s@c/") as locked:
