@@ -1061,11 +1061,10 @@ class CommandLine(LinkedCase):
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        ) as process:
-            with listener.accept()[0] as knock:
-                self.assertTrue(knock.recv(1))  # From here on it waits.
-                process.send_signal(signal.SIGINT)
-                out, errors = process.communicate(timeout=DEADLINE)
+        ) as process, listener.accept()[0] as knock:
+            self.assertTrue(knock.recv(1))  # From here on it waits.
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=DEADLINE)
         self.assertEqual((process.returncode, out, errors), (130, b"", b""))
 
     def test_a_password_of_any_bytes(self):
