@@ -329,14 +329,8 @@ class Redis:
                 each.ask(*words, then=expect_ok)
             each.ask("SELECT", self.address.database, then=expect_ok)
         writer, reader = self.connections
-        writer.ask(
-            "SET",
-            life_key(self.rooms.id),
-            "{}",
-            "EX",
-            LIFE,
-            then=self.introduced,
-        )
+        ours = life_key(self.rooms.id)
+        writer.ask("SET", ours, "{}", "EX", LIFE, then=self.introduced)
         last = "{}-{}".format(*self.read_until)
         if self.joined is None:  # Where does the log end? From there we read.
             words = ["XREVRANGE", STREAM, "+", "-", "COUNT", "1"]
