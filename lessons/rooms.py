@@ -253,9 +253,8 @@ class Rooms:
     def hear_name(self, other: Other, event: Event) -> None:
         """Somebody there has a name, or a new one."""
         code = f"{event.key}-{other.id}"
-        if other.names.get(code) != event.data:
-            other.names[code] = event.data
-            self.room.add_person(code, event.data)
+        other.names[code] = event.data
+        self.room.add_person(code, event.data)
 
     def hear_leave(self, other: Other, event: Event) -> None:
         """Somebody there has gone."""
