@@ -1058,9 +1058,10 @@ class CommandLine(LinkedCase):
     def test_ctrl_c_at_the_start(self):
         room = Room()
         self.addCleanup(close_all, room)
-        with mock.patch.object(redis, "settle", side_effect=KeyboardInterrupt):
-            with self.assertRaises(SystemExit) as ended:
-                redis.link(room, parse_address(self.silent()))
+        settle = mock.Mock(side_effect=KeyboardInterrupt)
+        self.patch(settle=settle)
+        with self.assertRaises(SystemExit) as ended:
+            redis.link(room, parse_address(self.silent()))
         self.assertEqual(ended.exception.code, 130)
 
     def test_a_password_of_any_bytes(self):
