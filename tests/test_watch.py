@@ -258,7 +258,8 @@ class PageCase(unittest.TestCase):
 def begun(port=9000, watch="next", **more):
     """Return (a server for which a lesson begins, the page's settings)."""
     options = {"fault": None, "lab": [], "small_buffers": False,
-               "step": False, "trace": None, "record": None}  # fmt: skip
+               "step": False, "trace": None, "record": None,
+               "redis": None}  # fmt: skip
     options = SimpleNamespace(watch=watch, **{**options, **more})
     kind = type("Room", (SimpleNamespace,), {"turn": server.Server.turn})
     room = kind(
