@@ -745,6 +745,10 @@ class NothingIsLost(LinkedCase):
         self.redis.cut()
         user = next(iter(two.users.values()))
         wait_until(lambda: user.waiting > 1_000_000)  # It begins to read late.
+        for _ in range(50):  # Meanwhile its room must not read all the rest.
+            ana.send("x")
+            self.assertEqual(ana.receive(), "x")
+        said += ["x"] * 50
         self.assertEqual([bo.receive() for _ in said], said)
         self.assertEqual(self.count(two, "left"), 0, two.lines)
 
