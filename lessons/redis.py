@@ -274,7 +274,7 @@ class Redis:
         self.allow_for_pause(now)
         try:
             if not self.connections and now >= self.retry_at:
-                self.connect()
+                self.dial()
             for each in self.connections:
                 each.serve(each.socket in ready)
             if now >= self.beat_at:
@@ -315,7 +315,7 @@ class Redis:
 
     # ---- how a link begins ------------------------------------------------
 
-    def connect(self) -> None:
+    def dial(self) -> None:
         """Connect twice, and introduce ourselves."""
         family, address = self.addresses[0]
         self.addresses.rotate(-1)

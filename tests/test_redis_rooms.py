@@ -795,23 +795,15 @@ class CrowdCase(RoomsCase):
 
 class Order(CrowdCase):
     def test_all_at_once(self):
-        rooms = self.rooms(*[self.redis().port] * 3)
-        crowd = self.crowd(rooms, many=5)
-        for _ in range(200):
-            for one in crowd.talkers:
-                one.say()
-        crowd.hear_all()
-        self.assert_well(crowd, rooms)
-
-    def test_more_than_the_log_keeps(self):
-        # 18,000 messages at once, and the log has place for 10,000.
-        rooms = self.rooms(*[self.redis().port] * 3)
-        crowd = self.crowd(rooms, many=10)
-        for _ in range(600):
-            for one in crowd.talkers:
-                one.say()
-        crowd.hear_all()
-        self.assert_well(crowd, rooms)
+        # Also more than the log has place for: 18,000 messages.
+        for many, times in (5, 200), (10, 600):
+            with self.subTest(many * 3 * times):
+                rooms = self.rooms(*[self.redis().port] * 3)
+                crowd = self.crowd(rooms, many=many)
+                for one in crowd.talkers * times:
+                    one.say()
+                crowd.hear_all()
+                self.assert_well(crowd, rooms)
 
 
 class LongOutages(CrowdCase):
