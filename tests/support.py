@@ -46,6 +46,23 @@ sys.exit(0 if there and kernel.GenerateConsoleCtrlEvent(0, 0) else 1)
 """
 
 
+class OneByOne(subprocess.Popen):
+    """A child process; while it starts, no other thread starts one.
+
+    Of many that start at once, Wine lets some fail: "Internal error".
+    """
+
+    starting = threading.Lock()
+
+    def __init__(self, *arguments, **options):
+        with self.starting:
+            super().__init__(*arguments, **options)
+
+
+if WINDOWS:
+    subprocess.Popen = OneByOne  # subprocess.run() takes it, too
+
+
 @contextlib.contextmanager
 def serving(server):
     """Run a Server in a thread; end it, and fail if its loop raised."""
