@@ -1351,7 +1351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, file=sys.stderr)
         return 2
 
-    asked = [options.trace, options.step, options.small_buffers]
+    asked = [options.trace, options.step, options.teach, options.small_buffers]
     asked += [options.watch, options.fault, options.lab, options.redis]
     if any(asked) or options.record is not None:
         import lessons  # not needed otherwise, so not even loaded
@@ -1412,6 +1412,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--recv-size is 1 to {MAX_RECV_SIZE} bytes")
     if options.fault and options.lab:
         parser.error("--break and --lab: only one of them at a time")
+    if options.only and not (options.trace or options.step or options.teach):
+        parser.error("--only is for --trace, --step and --teach")
+    if options.only < 0:
+        parser.error("--only takes the number of a user; the first is 1")
+    if options.teach and not sys.stdin:
+        parser.error("--teach reads the keyboard, but there is none")
     if options.step and not (sys.stdin and sys.stdin.isatty() and sys.stdout):
         parser.error("--step asks questions, but this is not a terminal")
     return options
@@ -1447,7 +1453,11 @@ def make_parser() -> Parser:
         help="explain every byte")  # fmt: skip
     add("--trace=short", action="store_const", const="short", dest="trace",
         help="a line for each turn, frame and handshake")  # fmt: skip
+    add("--only", metavar="NUMBER", type=int, default=0,
+        help="trace this user alone")  # fmt: skip
     add("--step", action="store_true", help="predict what select() gives back")
+    add("--teach", action="store_true",
+        help="change such switches while it runs, by keyboard")  # fmt: skip
     add("--watch", metavar="PORT", type=watch_port,
         help="show the loop on all screens, at the next port")  # fmt: skip
     add("--record", metavar="FILE",
@@ -1457,7 +1467,7 @@ def make_parser() -> Parser:
     add("--small-buffers", action="store_true",
         help="a slow reader shows soon")  # fmt: skip
     add("--break", metavar="NAME", type=fault, dest="fault",
-        help="break one rule on purpose; the README lists them")  # fmt: skip
+        help="break one rule on purpose; ?: by chance")  # fmt: skip
     add("--lab", metavar="FILE", type=lab, action="append", default=[],
         help="run on what you wrote in lessons.lab")  # fmt: skip
     return parser
@@ -1502,7 +1512,7 @@ def fault(name: str) -> str:
     """Return the name of a fault for --break, if there is such a one."""
     from lessons import faults
 
-    if name not in faults.FAULTS:
+    if name not in (faults.CHANCE, *faults.FAULTS):
         names = ", ".join(faults.FAULTS)
         raise argparse.ArgumentTypeError(f"no {name[:20]!r}; take {names}")
     return name

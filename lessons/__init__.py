@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from lessons import redis
-from lessons.faults import install
+from lessons.faults import Breaker
 from lessons.labs import plug
 from lessons.link import Link, LinkError
 from lessons.observer import Several
 from lessons.record import Record, Recording
 from lessons.slow import shrink_buffers
 from lessons.step import Stepper
-from lessons.trace import Trace
+from lessons.teach import Teacher
+from lessons.trace import Trace, start
 from lessons.words import ascii_only
 
 
@@ -27,17 +28,24 @@ def begin(server: Any, options: Any, show: Callable[[str], None]) -> str:
     options: of the command line; show: prints a text. Returns why it cannot
     begin, else "".
     """
+    observers: list[Any] = []
+    breaker = Breaker(show)
     if options.fault:
-        show(install(options.fault))
+        breaker.install(options.fault)
+    if options.fault or options.teach:
+        observers.append(breaker)
     for module in options.lab:
         show(plug.install(module, show))
     if options.small_buffers:
         show(shrink_buffers(server.listener))
-    observers: list[Any] = []
-    if options.step:
-        observers.append(Stepper(server, show, options.trace or "off"))
-    elif options.trace:
-        observers.append(Trace(server, show, options.trace))
+    if options.step or options.trace or options.teach:
+        kind = Stepper if options.step or options.teach else Trace
+        level = options.trace or "off"
+        observers.append(start(kind, server, show, level, options.only))
+    if options.teach:
+        stepper = observers[-1]
+        stepper.asks = options.step
+        Teacher(server, stepper, breaker, show).begin()
     try:
         if options.watch or options.record is not None:
             # First: the trace must not tell what the class shall predict.

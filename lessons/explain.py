@@ -105,8 +105,8 @@ def explain_first_bytes(header: bytes) -> list[Field]:
 
 
 MASK_MEANINGS = {
-    MASK: "masked: only a client may",
-    0: "not masked: only a server may",
+    MASK: "masked: a client must",
+    0: "not masked: a server must not",
 }
 LENGTH_MEANINGS = {
     LENGTH_16: "it is in the next 2 bytes",

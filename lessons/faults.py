@@ -8,11 +8,15 @@ told no more than 1006.
 
 A fault is a function that takes the place of a right one in handshake or
 codec. server.py calls those by the module's name, so it need not change.
+
+--break "?" takes a fault by chance, and tells only at the end which it was.
+(With the quotation marks: ? alone means something to some shells.)
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 from typing import Any, Callable, Iterator, NamedTuple
 
 import codec
@@ -21,14 +25,49 @@ import handshake
 # These names stay with the right functions: the faults are built on them.
 from codec import encode_frame, encode_header, to_payload
 from handshake import Request, accept_key, switching_protocols
+from lessons.observer import Observer
+
+CHANCE = "?"
 
 
-def install(name: str) -> str:
-    """Break one rule, until the process ends; return a line that says so."""
-    fault = FAULTS[name]
-    module, function = fault.place
-    setattr(module, function, fault.wrong)
-    return f"Broken on purpose (--break {name}): {fault.sentence}"
+class Breaker(Observer):
+    """Break one rule at a time; at the end say what chance has broken.
+
+    show: prints a text. named: what was asked for, also "?"; "": nothing.
+    """
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self.show = show
+        self.named = ""
+        self.name = ""  # of the fault
+        self.right: Any = None  # what its function was before
+
+    def install(self, name: str) -> None:
+        """Break this rule, and no other; "?": by chance."""
+        self.mend()
+        self.named = name
+        self.name = secrets.choice([*FAULTS]) if name == CHANCE else name
+        fault = FAULTS[self.name]
+        module, function = fault.place
+        self.right = getattr(module, function)
+        setattr(module, function, fault.wrong)
+        what = "which rule, it says at the end."
+        if name != CHANCE:
+            what = fault.sentence
+        self.show(f"Broken on purpose (--break {name}): {what}")
+
+    def mend(self) -> None:
+        """Break nothing any more."""
+        if self.named:
+            setattr(*FAULTS[self.name].place, self.right)
+            if self.named == CHANCE:
+                sentence = FAULTS[self.name].sentence
+                self.show(f"It was --break {self.name}: {sentence}")
+            self.named = ""
+
+    def ended(self) -> None:
+        """Say which it was, when the loop has ended."""
+        self.mend()
 
 
 # ---- the handshake: no WebSocket opens --------------------------------------

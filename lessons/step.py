@@ -46,10 +46,15 @@ class Stepper(Trace):
     """
 
     def __init__(
-        self, server: Any, show: Callable[[str], None], level: str
+        self,
+        server: Any,
+        show: Callable[[str], None],
+        level: str,
+        only: int = 0,
     ) -> None:
-        super().__init__(server, show, level)
+        super().__init__(server, show, level, only)
         self.asks = True  # until the class has enough of questions
+        self.read_line: Callable[[str], str] = read_line
         self.predicted = 0
         self.right = 0
         self.failed: dict[User, OSError] = {}  # found while looking at them
@@ -186,7 +191,7 @@ class Stepper(Trace):
                 dict.fromkeys(SIGNALS, signal.default_int_handler)
             )
             try:
-                return input(prompt).strip()
+                return self.read_line(prompt).strip()
             finally:
                 set_handlers(handlers)
         except UnicodeDecodeError:
@@ -219,6 +224,11 @@ USERS = (
 BUFFERS = """\
   user   in the kernel,              unfinished           outbox
          to be read                  here      to come    blocks  bytes"""
+
+
+def read_line(prompt: str) -> str:
+    """Return what is typed behind a prompt; EOFError at the end."""
+    return input(prompt)
 
 
 def name_of(word: str) -> str:

@@ -29,6 +29,7 @@ from lessons.asked import (
     why_silent,
     without_waker,
 )
+from lessons.colours import painter
 from lessons.explain import Line, accept_steps, explain_frame, explain_head
 from lessons.observer import Block, Observer, Several, User, Users
 from lessons.stream import EXTENDED, Stream
@@ -45,20 +46,27 @@ class Trace(Observer):
 
     server: the one to watch; show: called with each text to be printed;
     level: "full", "short" (one line for each turn, frame and handshake) or
-    "off" (for --step without --trace).
+    "off" (for --step without --trace); only: the key of the one user to be
+    shown, 0: all. Level and only may be changed at any time.
     """
 
     def __init__(
-        self, server: Any, show: Callable[[str], None], level: str
+        self,
+        server: Any,
+        show: Callable[[str], None],
+        level: str,
+        only: int = 0,
     ) -> None:
         self.server = server
         self.show = show
         self.level = level
+        self.only = only
         self.turn = 0
         self.awake = time.monotonic()  # when something was last shown
         self.begun = self.awake  # the turn, when select() had answered
         self.printing = 0.0  # seconds of this turn
         self.is_silent = False  # nothing came, and nothing is shown so far
+        self.held = ""  # lines of a turn in which so far only others took part
         self.is_called = False  # by another thread
         self.slow: set[User] = set()  # whose outbox was seen not empty
         self.size = 0  # bytes in the last read
@@ -66,17 +74,32 @@ class Trace(Observer):
 
     def tell(self, full: str, short: str = "") -> None:
         """Show what the level asks for: the full text, the short or none."""
-        text = {"full": full, "short": short}.get(self.level, "")
+        text = self.chosen(full, short)
         if text:
             if self.is_silent:
                 self.is_silent = False
                 self.turn += 1
                 why = why_silent(self.server, self.is_called)
                 text = f"turn {self.turn:<3} got nothing, but {why}\n{text}"
+            elif self.held:
+                text, self.held = f"{self.held}\n{text}", ""
             began = time.monotonic()
             self.show(text)
             self.awake = time.monotonic()
             self.printing += self.awake - began
+
+    def chosen(self, full: str, short: str) -> str:
+        """Return what the level asks for."""
+        return {"full": full, "short": short}.get(self.level, "")
+
+    def tell_of(self, user: User, full: str, short: str = "") -> None:
+        """Show something about one user, if this one is to be shown."""
+        if self.shows(user.key):
+            self.tell(full, short)
+
+    def shows(self, key: int) -> bool:
+        """Tell whether the user with this key is to be shown."""
+        return self.only in (0, key)
 
     # ---- the turn ---------------------------------------------------------
 
@@ -97,7 +120,10 @@ class Trace(Observer):
                 f"{' '.join(got.split())} of {len(ask_read + ask_write)} asked"
             )
             short = f"turn {self.turn:<3} {words}  {self.slept()}"
-            self.tell(f"{asked}\n{got}", cut(short))
+            self.held = self.chosen(f"{asked}\n{got}", cut(short))
+            if not self.only or self.only in keys([*readable, *writable]):
+                full, self.held = self.held, ""
+                self.tell(full, full)
             for user in sorted(self.server.unsent, key=by_key):
                 self.tell_outbox(user, user.waiting)
         self.begin_clock()
@@ -105,6 +131,7 @@ class Trace(Observer):
     def begin_turn(self, has_work: bool) -> None:
         """Count a turn; one without work only if it shows something."""
         self.is_silent = not has_work
+        self.held = ""
         if has_work:
             self.turn += 1
         self.frames = 0
@@ -151,27 +178,28 @@ class Trace(Observer):
         """Show a newcomer."""
         host, port = user.address[:2]
         where = f"from {host} port {port}"
-        self.tell(cut(f"ACCEPT #{user.key} {where}, not handshaken"))
+        self.tell_of(user, cut(f"ACCEPT #{user.key} {where}, not handshaken"))
 
     def left(self, user: User, why: str) -> None:
         """Show who has gone."""
         self.slow.discard(user)
-        self.tell(note(f"GONE #{user.key}: {why}"))
+        self.tell_of(user, note(f"GONE #{user.key}: {why}"))
 
     # ---- what comes in ----------------------------------------------------
 
     def received(self, user: User, data: bytes) -> None:
         """Show one read; what it means for frames is shown by Explained."""
         self.size = len(data)
-        if self.level != "off" and not isinstance(user.decoder, Explained):
+        if not isinstance(user.decoder, Explained):
             walk = Walk(user.key, self.server.max_message, self)
             user.decoder = Explained(user.decoder, walk)
         if not data:
-            self.tell(flow("recv", user.key, 0, 0, END_OF_STREAM))
+            self.tell_of(user, flow("recv", user.key, 0, 0, END_OF_STREAM))
         elif user.closing and not user.awaits_close:
             meaning = LEAVING.format(user.key)
-            self.tell(flow("recv", user.key, len(data), 0, meaning))
-        elif not user.handshaken:
+            line = flow("recv", user.key, len(data), 0, meaning)
+            self.tell_of(user, line)
+        elif not user.handshaken and self.shows(user.key):
             self.read_head(user, len(data), user.head + data)
 
     def read_head(self, user: User, size: int, received: bytes) -> None:
@@ -199,7 +227,8 @@ class Trace(Observer):
         # What came behind a request was part of a larger read.
         call = "recv" if len(data) == self.size else "rest"
         waiting = before + len(data)
-        self.tell(flow(call, decoder.user_key, len(data), waiting, meaning))
+        line = flow(call, decoder.user_key, len(data), waiting, meaning)
+        self.tell(line, line)
 
     def show_broken_rule(self, key: int, error: ProtocolError) -> None:
         """Show the rule that was broken, and what is done about it."""
@@ -214,6 +243,8 @@ class Trace(Observer):
 
     def queued(self, user: User, block: Block) -> None:
         """Show what is for one user: frames, or an HTTP answer."""
+        if not self.shows(user.key):
+            return
         block = bytes(block)
         way = f"server --> #{user.key}"
         if user.handshaken:
@@ -229,7 +260,7 @@ class Trace(Observer):
 
     def shared(self, users: Collection[User], block: Block) -> None:
         """Show what is for everyone, once."""
-        if users and block:
+        if block and any(self.shows(user.key) for user in users):
             to = fit([f"#{user.key}" for user in users], 30)
             size = many(len(block), "byte")
             self.tell(f"  broadcast -> {size} queued for {to}")
@@ -241,7 +272,8 @@ class Trace(Observer):
 
     def tell_outbox(self, user: User, size: int) -> None:
         """Show how much waits for a user who does not read."""
-        self.tell(f"         outbox of #{user.key}: {many(size, 'byte')}")
+        line = f"         outbox of #{user.key}: {many(size, 'byte')}"
+        self.tell_of(user, line, line)
 
     def show_block(self, block: bytes, way: str) -> None:
         """Show the frames in a block; of a large one, only what is there."""
@@ -265,7 +297,8 @@ class Trace(Observer):
             meaning = OUTBOX_EMPTY
         else:
             return
-        self.tell(flow("send", user.key, sent, user.waiting, meaning))
+        line = flow("send", user.key, sent, user.waiting, meaning)
+        self.tell_of(user, line)
 
     # ---- heads and frames -------------------------------------------------
 
@@ -401,10 +434,31 @@ class Walk(Decoder):
     def tell(self, what: str, *arguments: Any) -> None:
         """Call the trace as the server does: a bug in it ends no user."""
         server = self.trace.server
+        if self.trace.level == "off" or not self.trace.shows(self.user_key):
+            return
         if isinstance(server.observer, Several):
             server.observer.tell(self.trace, what, *arguments)
         elif server.observer is self.trace:
             server.notify(what, *arguments)
+
+
+def start(
+    kind: type[Trace],
+    server: Any,
+    show: Callable[[str], None],
+    level: str,
+    only: int = 0,
+) -> Trace:
+    """Return a trace, or one of its kinds, for a terminal.
+
+    It is in colours, if the terminal has them.
+    """
+    if level != "off":
+        show(note(f"The trace shows {ALL_IS_SEEN}"))
+    return kind(server, painter(show), level, only)
+
+
+ALL_IS_SEEN = "all that is said, whispers too: tell the class."
 
 
 # ---- how bytes divide into frames -------------------------------------------
@@ -629,6 +683,11 @@ def accept_rows(key: str) -> list[tuple[str, str]]:
 
 
 # ---- how anything is shown --------------------------------------------------
+
+
+def keys(ready: Users) -> list[int]:
+    """Return the keys of the users among those who are ready."""
+    return [each.key for each in ready if hasattr(each, "key")]
 
 
 def flow(call: str, key: int, size: int, waiting: int, meaning: str) -> str:

@@ -123,10 +123,11 @@ class Timers(Collected):
         """What the loop was too late for is left out; the step is kept."""
         late = Server(port=0)
         self.addCleanup(close_all, late)
-        now, calls = 100.0, []
-        with mock.patch.object(time, "monotonic", lambda: now):
-            late.every(1.0, lambda: calls.append(now))
+        clock, calls = mock.Mock(return_value=100.0), []
+        with mock.patch.object(time, "monotonic", clock):
+            late.every(1.0, lambda: calls.append(clock()))
             for now in (100.99, 101.0, 104.5, 104.99, 105.0):
+                clock.return_value = now
                 late.turn()
         self.assertEqual(calls, [101.0, 104.5, 105.0])
 

@@ -779,19 +779,24 @@ class TheWire(unittest.TestCase):
 
 
 class Terminal(Child):
-    """python server.py 0 --step at a pseudo-terminal; a context manager."""
+    """python server.py 0 --step at a pseudo-terminal; a context manager.
 
-    def __init__(self, *arguments):
+    Another switch may stand in the place of --step. Without colours, unless
+    no_color is "".
+    """
+
+    def __init__(self, *arguments, switch="--step", no_color="1"):
         self.master, slave = os.openpty()
         # Its own session, and this terminal opened in it, so that Ctrl-C
         # goes to it; the shell is gone at once.
         terminal = os.ttyname(slave)
         script = 'exec "$@" <"$0" >"$0" 2>&1'
-        program = [sys.executable, str(ROOT / "server.py"), "0", "--step"]
+        program = [sys.executable, str(ROOT / "server.py"), "0", switch]
         self.process = subprocess.Popen(
             ["sh", "-c", script, terminal, *program, *arguments],
             stdin=slave,
             start_new_session=True,
+            env={**os.environ, "TERM": "xterm", "NO_COLOR": no_color},
         )
         os.close(slave)
         self.text = ""

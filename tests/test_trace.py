@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import os
 import random
 import re
 import select
@@ -34,6 +35,7 @@ from codec import (
     Decoder,
     encode_frame,
 )
+from lessons import colours
 from lessons.observer import Observer
 from lessons.slow import shrink_buffers
 from lessons.trace import MAX_FRAMES, Trace
@@ -122,7 +124,7 @@ FRAME #1 --> server  TEXT [FIN] [MASKED]  11 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  85             1... ....  MASK   1  masked: only a client may
+  0001  85             1... ....  MASK   1  masked: a client must
                        .000 0101  length 5  payload bytes
   0002  37 fa 21 3d               masking key, 4 bytes
   0006  7f 9f 4d 51 58            payload as it travelled
@@ -136,7 +138,7 @@ FRAME server --> #1  TEXT [FIN]  7 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  05             0... ....  MASK   0  not masked: only a server may
+  0001  05             0... ....  MASK   0  not masked: a server must not
                        .000 0101  length 5  payload bytes
   0002  48 65 6c 6c 6f            "Hello"
 """
@@ -146,7 +148,7 @@ FRAME #1 --> server  BINARY [FIN] [MASKED]  306 bytes
   0000  82             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0010  opcode 2  BINARY
-  0001  fe             1... ....  MASK   1  masked: only a client may
+  0001  fe             1... ....  MASK   1  masked: a client must
                        .111 1110  length 126 it is in the next 2 bytes
   0002  01 2a                     length 298, in 16 bits
   0004  37 fa 21 3d               masking key, 4 bytes
@@ -170,7 +172,7 @@ FRAME #1 --> server  TEXT [FIN]  7 bytes
   0000  81             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 0001  opcode 1  TEXT
-  0001  05             0... ....  MASK   0  not masked: only a server may
+  0001  05             0... ....  MASK   0  not masked: a server must not
                        .000 0101  length 5  payload bytes
   0002  48 65 6c 6c 6f            "Hello"
 RFC 6455 s5.1: a client must mask. Closing #1 with 1002.
@@ -182,7 +184,7 @@ FRAME #1 --> server  opcode 0x3 [FIN] [RSV] [MASKED]
   0000  c3             1... ....  FIN    1  last (or only) piece
                        .100 ....  RSV    4  reserved, but set
                        .... 0011  opcode 3  reserved
-  0001  80             1... ....  MASK   1  masked: only a client may
+  0001  80             1... ....  MASK   1  masked: a client must
                        .000 0000  length 0  payload bytes
 RFC 6455 s5.2: a reserved bit is set, no extension is in use. Closing #1 with
   1002.
@@ -193,7 +195,7 @@ FRAME #1 --> server  CLOSE [FIN] [MASKED]  33 bytes
   0000  88             1... ....  FIN    1  last (or only) piece
                        .000 ....  RSV    0  no extension in use
                        .... 1000  opcode 8  CLOSE
-  0001  9b             1... ....  MASK   1  masked: only a client may
+  0001  9b             1... ....  MASK   1  masked: a client must
                        .001 1011  length 27 payload bytes
   0002  00 00 00 00               masking key, 4 bytes
   0006  03 ea 4d 61 73 6b 65 64   payload as it travelled
@@ -616,19 +618,33 @@ class Golden(unittest.TestCase):
                 self.assertEqual(len(found), MAX_FRAMES)
                 self.assertEqual(shown.count("  and more frames"), 1)
                 line = "501 frames in one read: TCP has no messages"
-                is_full = level == "full"
-                self.assertEqual(line in "\n".join(shown), is_full)
+                self.assertIn(line, "\n".join(shown))
                 self.assertLessEqual(max(map(len, shown)), WIDTH)
                 watched.say(sock, HELLO)
                 self.assertEqual(watched.text().count("FRAME"), 2)
 
-    def test_without_a_trace_nothing_is_taken_apart(self):
+    def test_without_a_trace_nothing_is_explained(self):
         with Watched("off") as watched:
             with mock.patch("lessons.trace.explain_frame", None):
                 watched.say(watched.open(), HELLO)
             self.assertEqual(watched.text(), "")
-            self.assertIs(type(watched.server.users[1].decoder), codec.Decoder)
             self.assertTrue(watched.server.observer)
+
+    def test_it_may_begin_and_end_at_any_time(self):
+        """It has walked along, so it knows where in a frame it is."""
+        for cut in range(1, len(HELLO)):
+            with self.subTest(cut), Watched("off") as watched:
+                sock = watched.open()
+                watched.say(sock, HELLO + HELLO[:cut])
+                self.assertEqual(watched.text(), "")
+                watched.server.observer.level = "full"
+                watched.say(sock, HELLO[cut:])
+                shown = watched.text()
+                self.assertIn(f"waiting {len(HELLO)} ", shown)
+                self.assertIn(HELLO_SHOWN.strip("\n"), shown)
+                watched.server.observer.level = "off"
+                watched.say(sock, HELLO)
+                self.assertEqual(watched.text(), "")
 
     def test_nobody_can_flood_the_screen(self):
         keys = b"Sec-WebSocket-Key: x\r\n" * 500
@@ -768,6 +784,52 @@ class Golden(unittest.TestCase):
             watched.say(sock, HELLO)
             watched.say(sock, encode_frame(TEXT, b"Hello"))
             self.check(watched, SHORT)
+
+    def test_short_tells_how_reads_divide_into_frames(self):
+        with Watched("short") as watched:
+            sock = watched.open()
+            watched.text()
+            watched.say(sock, HELLO * 3)
+            shown = watched.text().split("\n")
+            self.assertIn("recv #1 -> 33 ", shown[1])
+            self.assertIn("3 frames in one read", shown[1])
+            watched.say(sock, HELLO[:3])
+            self.assertIn("the header needs 3 more", watched.text())
+
+    def test_only_one_user(self):
+        for level in ("full", "short"):
+            with self.subTest(level), Watched(level) as watched:
+                trace = watched.server.observer
+                trace.only = 3
+                first, second = watched.open(), watched.open()
+                self.assertEqual(watched.text(), "")
+                third = watched.open()
+                shown = watched.text()
+                self.assertIn(
+                    "ACCEPT #3" if level == "full" else "HANDSHAKE", shown
+                )
+                self.assertNotIn("#1 -->", shown)
+                # What another one says is heard by #3, in a turn of its own.
+                watched.say(first, HELLO)
+                lines = watched.text().split("\n")
+                self.assertTrue(lines[0].startswith("turn 7 "), lines[0])
+                self.assertIn("read #1", "".join(lines[:2]))
+                self.assertIn("FRAME server --> #1 #2 #3", "\n".join(lines))
+                self.assertNotIn("FRAME #1", "\n".join(lines))
+                # What is for another one alone is not shown at all.
+                watched.say(second, encode_frame(PING, b"", MASKING_KEY))
+                watched.say(second, HELLO[:3])
+                second.close()
+                watched.server.turn()
+                self.assertEqual(watched.text(), "")
+                watched.say(third, encode_frame(PING, b"", MASKING_KEY))
+                shown = watched.text()
+                self.assertTrue(shown.startswith("turn 11 "), shown)
+                self.assertIn("FRAME #3 --> server  PING", shown)
+                self.assertIn("FRAME server --> #3  PONG", shown)
+                trace.only = 0
+                watched.say(first, HELLO)
+                self.assertIn("FRAME #1 --> server  TEXT", watched.text())
 
     def test_off(self):
         with Watched("off") as watched:
@@ -1078,6 +1140,53 @@ def run_server(switches):
     )
 
 
+class Colours(unittest.TestCase):
+    def test_where_there_are_colours(self):
+        terminal = mock.Mock(**{"isatty.return_value": True})
+        pipe = mock.Mock(**{"isatty.return_value": False})
+        for where, system, stream, expected in (
+            ({"TERM": "xterm"}, "linux", terminal, True),
+            ({"TERM": "xterm"}, "linux", pipe, False),
+            ({"TERM": "xterm"}, "linux", None, False),
+            ({"TERM": "dumb"}, "linux", terminal, False),
+            ({}, "linux", terminal, False),
+            ({"TERM": "xterm", "NO_COLOR": "1"}, "linux", terminal, False),
+            ({"TERM": "xterm", "NO_COLOR": ""}, "linux", terminal, True),
+            ({}, "win32", terminal, False),
+            ({"WT_SESSION": "1"}, "win32", terminal, True),
+            ({"WT_SESSION": "1", "NO_COLOR": "1"}, "win32", terminal, False),
+        ):
+            with self.subTest(where=where, system=system), mock.patch.dict(
+                os.environ, where, clear=True
+            ), mock.patch("sys.platform", system):
+                self.assertEqual(colours.has_colours(stream), expected)
+
+    def test_the_text_stays(self):
+        with Watched() as watched:
+            sock = watched.open()
+            watched.say(sock, HELLO * 2)
+            watched.say(sock, b"\xff\xff")
+            text = watched.text() + "\nYES\nNO"
+        shown = []
+        with mock.patch.object(colours, "has_colours", lambda stream: True):
+            colours.painter(shown.append)(text)
+        painted = "".join(shown)
+        self.assertEqual(re.sub(r"\x1b\[\d+m", "", painted), text)
+        for line in (
+            "\x1b[1mturn 1 ",
+            "\x1b[32mHANDSHAKE #1 --> server ",
+            "\x1b[35mHANDSHAKE server --> #1 ",
+            "\x1b[32mFRAME #1 --> server ",
+            "\x1b[35mFRAME server --> #1 ",
+            "\x1b[31mRFC 6455 s",
+            "\x1b[31mNO\x1b[0m",
+        ):
+            with self.subTest(line):
+                self.assertIn(line, painted)
+        for line in painted.split("\n"):
+            self.assertIn(line.count("\x1b"), (0, 2))
+
+
 class OnTheTerminal(unittest.TestCase):
     def test_random_bytes_print_nothing_odd(self):
         python = ("-X", "dev", "-W", "error")
@@ -1119,6 +1228,8 @@ class OnTheTerminal(unittest.TestCase):
             (("--trace", "0"), r"^FRAME #1 --> server  TEXT.*11 bytes$"),
             (("0", "--trace"), r"^FRAME #1 --> server  TEXT.*11 bytes$"),
             (("--trace=short", "0"), r'^FRAME #1 .*11 bytes  "Hello"$'),
+            (("0", "--trace"), r"^The trace shows all that is said, whispers"),
+            (("0", "--trace", "--only", "1"), r"^FRAME #1 --> server"),
             (("--small-buffers", "0"), r"^Small buffers: asked for 4096 bytes"),
             (("0", "--trace", "--recv-size", "1"), r"recv #1 -> 1 "),
         )
@@ -1138,6 +1249,9 @@ class OnTheTerminal(unittest.TestCase):
             (("--recv-size", "0"), "--recv-size is 1 to"),
             (("--recv-size", "1000000000000"), "--recv-size is 1 to"),
             (("--recv-size", "x"), "--recv-size"),
+            (("--only", "3"), "--only is for --trace, --step and --teach"),
+            (("--trace", "--only", "-1"), "the number of a user"),
+            (("--trace", "--only", "Ana"), "--only"),
         )
         with ThreadPoolExecutor() as pool:
             all_done = list(pool.map(run_server, [case[0] for case in cases]))
@@ -1208,6 +1322,7 @@ class OnTheTerminal(unittest.TestCase):
             command, stdout=subprocess.PIPE, **OWN_CONSOLE
         ) as process:
             try:
+                process.stdout.readline()  # that whispers are shown
                 first = process.stdout.readline().decode()
                 process.stdout.close()
                 with Peer(int(re.search(r":(\d+)/", first)[1])) as peer:

@@ -52,7 +52,7 @@ def make_server(wrong):
     """Return a server; wrong: a fault of --break, or a function below."""
     house = House()
     if isinstance(wrong, str):
-        house.faults.install(wrong)
+        house.faults.Breaker(str).install(wrong)
     elif wrong:
         wrong(house)
     return house.Server(port=0)
