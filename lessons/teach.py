@@ -140,8 +140,9 @@ class Teacher:
         stepper, broken = self.stepper, self.breaker.named
         levels = {"full": "every byte", "short": "short", "off": "no trace"}
         of = f", of user {stepper.only} alone" if stepper.only else ""
-        size = f"{self.server.recv_size} bytes in a read"
-        parts = [levels[stepper.level] + of, f"at most {size}"]
+        size = self.server.recv_size
+        parts = [levels[stepper.level] + of]
+        parts += [f"at most {size} bytes in a read"] * (size != self.recv_size)
         parts += ["the class predicts"] * stepper.asks
         parts += ["small buffers"] * self.has_small_buffers
         parts += [f"broken: {broken}"] * bool(broken)
