@@ -18,7 +18,7 @@ from lessons.record import Record, Recording
 from lessons.slow import shrink_buffers
 from lessons.step import Stepper
 from lessons.teach import Teacher
-from lessons.trace import Trace, start
+from lessons.trace import ALL_IS_SEEN, Trace, start
 from lessons.words import ascii_only
 
 
@@ -41,6 +41,8 @@ def begin(server: Any, options: Any, show: Callable[[str], None]) -> str:
     if options.step or options.trace or options.teach:
         kind = Stepper if options.step or options.teach else Trace
         level = options.trace or "off"
+        if options.trace or options.teach:
+            show(ALL_IS_SEEN)
         observers.append(start(kind, server, show, level, options.only))
     if options.teach:
         stepper = observers[-1]

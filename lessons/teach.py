@@ -19,18 +19,17 @@ from typing import Any, Callable, Iterable
 from lessons.faults import CHANCE, FAULTS, Breaker
 from lessons.slow import shrink_buffers
 from lessons.step import Stepper
-from lessons.trace import ALL_IS_SEEN
 from lessons.words import note
 
 WORDS = """\
-  trace      every byte explained         short     a line for each turn
-  only 3     user 3 alone (only: all)     quiet     no trace
-  step       predict what select() gives back; c ends it
-  recv 8     at most 8 bytes in a read (recv: as before)
-  small      small kernel buffers, for those who come from now on
-  break NAME  break a rule; break ? one by chance     mend   break none
-  users      who is here                  buffers   what waits for whom
-  quit       close the room"""
+  trace       every byte explained        short    a line for each turn
+  only 3      user 3 alone (only: all)    quiet    no trace
+  step        predict what select() gives back; c ends it
+  recv 8      at most 8 bytes in a read (recv: as before)
+  small       small kernel buffers, for those who come from now on
+  break NAME  break a rule; break ?: one by chance
+  mend        break none                  users    who is here
+  buffers     what waits for whom         quit     close the room"""
 MAX_LINE = 1024  # bytes; what is typed is shorter
 LOOK_UP = 0.2  # seconds; on Windows, Ctrl-C does not end a get() that waits
 
@@ -71,8 +70,7 @@ class Teacher:
     def begin(self) -> None:
         """Listen to the keyboard from now on."""
         self.stepper.read_line = self.ask
-        self.show(note(f"--teach: Enter shows what to type. The trace shows "
-                       f"{ALL_IS_SEEN}"))  # fmt: skip
+        self.show("--teach: Enter shows what to type.")
         # daemon: it waits for the keyboard, and nobody waits for it.
         threading.Thread(target=self.read_keyboard, daemon=True).start()
 

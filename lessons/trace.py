@@ -120,10 +120,11 @@ class Trace(Observer):
                 f"{' '.join(got.split())} of {len(ask_read + ask_write)} asked"
             )
             short = f"turn {self.turn:<3} {words}  {self.slept()}"
-            self.held = self.chosen(f"{asked}\n{got}", cut(short))
+            lines = self.chosen(f"{asked}\n{got}", cut(short))
             if not self.only or self.only in keys([*readable, *writable]):
-                full, self.held = self.held, ""
-                self.tell(full, full)
+                self.tell(lines, lines)
+            else:
+                self.held = lines
             for user in sorted(self.server.unsent, key=by_key):
                 self.tell_outbox(user, user.waiting)
         self.begin_clock()
@@ -449,16 +450,11 @@ def start(
     level: str,
     only: int = 0,
 ) -> Trace:
-    """Return a trace, or one of its kinds, for a terminal.
-
-    It is in colours, if the terminal has them.
-    """
-    if level != "off":
-        show(note(f"The trace shows {ALL_IS_SEEN}"))
+    """Return a trace, or one of its kinds, in colours where there are any."""
     return kind(server, painter(show), level, only)
 
 
-ALL_IS_SEEN = "all that is said, whispers too: tell the class."
+ALL_IS_SEEN = "The trace shows all that is said, whispers too: tell the class."
 
 
 # ---- how bytes divide into frames -------------------------------------------

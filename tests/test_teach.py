@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import unittest
 from unittest import mock
@@ -14,7 +15,7 @@ from codec import TEXT, encode_frame
 from lessons import faults
 from lessons.faults import CHANCE, FAULTS, Breaker
 from lessons.step import MENU, PREDICT, Stepper
-from lessons.teach import WORDS, Teacher
+from lessons.teach import MAX_LINE, WORDS, Teacher
 from lessons.words import WIDTH
 from server import ChatRoom
 from tests.hostile import ByTurns
@@ -103,7 +104,11 @@ class Words(unittest.TestCase):
         self.assertNotIn("recv", self.taught.say_hello(sock))
 
     def test_small(self):
+        listener, size = self.taught.server.listener, socket.SO_RCVBUF
+        before = listener.getsockopt(socket.SOL_SOCKET, size)
         shown = self.type("small")
+        after = listener.getsockopt(socket.SOL_SOCKET, size)
+        self.assertLess(after, before)
         self.assertIn("Small buffers: asked for 4096", shown)
         self.assertIn("; small buffers.", shown)
 
@@ -132,6 +137,8 @@ class Words(unittest.TestCase):
                 shown = self.type("break ?")
                 self.assertIn("(--break ?): which rule, it says at", shown)
                 self.assertIn("; broken: ?.", shown)
+                fault = FAULTS[name]
+                self.assertIs(getattr(*fault.place), fault.wrong)
                 self.assertNotIn(f" {name}", shown)
                 self.assertIn(f"It was --break {name}: ", self.type("mend"))
 
@@ -232,7 +239,9 @@ class AtTheKeyboard(unittest.TestCase):
     def test_a_pipe(self):
         """On Windows, too: what a thread reads is done in the loop."""
         with Process("0", "--teach", stdin=subprocess.PIPE) as process:
-            process.wait_for("^--teach: Enter shows .* whispers$")
+            process.wait_for("^--teach: Enter shows what to type.$")
+            seen = [line for line in process.lines if "whispers" in line]
+            self.assertEqual(len(seen), 1)
             keyboard = process.process.stdin
             with Peer(process.port) as peer:
                 self.tell(
@@ -240,7 +249,9 @@ class AtTheKeyboard(unittest.TestCase):
                 )
                 peer.send("one")
                 process.wait_for('^FRAME #1 --> server .*"one"$')
-                self.tell(process, b"quiet\n", "Now: no trace, of user 1")
+                # A word of which two letters come with the next read.
+                cut = b"qui".rjust(MAX_LINE) + b"et\n"
+                self.tell(process, cut, "Now: no trace, of user 1")
                 peer.send("two")
                 self.assertEqual(peer.receive(), "one")
                 self.assertEqual(peer.receive(), "two")
@@ -326,6 +337,14 @@ class AtATerminal(unittest.TestCase):
             terminal.expect(re.escape(PREDICT))
             terminal.type(keys)
             self.assertEqual(terminal.end(), 0)
+
+    def test_a_question_when_the_keyboard_has_ended(self):
+        with self.asked() as terminal:
+            terminal.type("\x04")
+            terminal.expect("The keyboard has ended: nothing changes any more")
+            with Peer(terminal.port, open=False):
+                terminal.expect(re.escape(PREDICT))
+                self.assertEqual(terminal.end(), 0)
 
     def test_the_menu(self):
         with self.asked() as terminal, Peer(terminal.port, open=False):

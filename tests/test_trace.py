@@ -1229,11 +1229,19 @@ class OnTheTerminal(unittest.TestCase):
             (("0", "--trace"), r"^FRAME #1 --> server  TEXT.*11 bytes$"),
             (("--trace=short", "0"), r'^FRAME #1 .*11 bytes  "Hello"$'),
             (("0", "--trace"), r"^The trace shows all that is said, whispers"),
-            (("0", "--trace", "--only", "1"), r"^FRAME #1 --> server"),
             (("--small-buffers", "0"), r"^Small buffers: asked for 4096 bytes"),
             (("0", "--trace", "--recv-size", "1"), r"recv #1 -> 1 "),
         )
         side_by_side(self, self.shows, cases)
+
+    def test_only_another_user(self):
+        with Process("0", "--trace", "--only", "2") as process:
+            with Peer(process.port) as first, Peer(process.port) as second:
+                first.write(HELLO)
+                self.assertEqual(second.receive(), "Hello")
+                second.write(HELLO)
+                process.wait_for("^FRAME #2 --> server")
+            self.assertNotIn("FRAME #1", "\n".join(process.lines))
 
     def shows(self, switches, expected):
         """Say Hello to a server with these switches; wait for its line."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Callable, Sequence
 
-from lessons.trace import Trace, start
+from lessons.trace import ALL_IS_SEEN, Trace, start
 from server import explain, serve, show
 
 
@@ -56,5 +56,6 @@ def run(
     except ValueError as error:  # of an address
         parser.error(str(error))
     if options.trace:
+        show(ALL_IS_SEEN)
         room.observer = start(Trace, room, show, options.trace)
     serve(room, *guests)
