@@ -32,7 +32,7 @@ from lessons.checker import STAGES
 from lessons.checker.room import Address, NobodyError, Room
 from lessons.checker.verdict import Result, Step, label, make_failure
 from lessons.checker.wire import PATIENCE, WrongError
-from lessons.slow import connect
+from lessons.slow import connect, free_port
 from lessons.words import ascii_only, cut
 
 
@@ -223,13 +223,6 @@ class Program:
 
 LINES = 8  # of what it has printed
 ENDING = 3.0  # seconds
-
-
-def free_port() -> int:
-    """Return a port that nobody has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ---- the command line -------------------------------------------------------

@@ -19,6 +19,13 @@ def shrink_buffers(listener: socket.socket) -> str:
     return f"Small buffers: asked for {SIZE} bytes, the kernel took {took}."
 
 
+def free_port() -> int:
+    """Return a port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def connect(
     name: str, port: int, timeout: float, buffer: int = 0
 ) -> socket.socket:

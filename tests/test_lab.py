@@ -12,15 +12,17 @@ import importlib
 import os
 import re
 import shutil
+import socket
 import tempfile
 import unittest
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from unittest import mock
 
 import codec
 import handshake
 from lessons import lab as program
+from lessons import slow
 from lessons.labs import (
     LABS,
     accept,
@@ -228,6 +230,21 @@ class Loops(unittest.TestCase):
     def test_the_answer(self):
         verdict = jobs["loop", "right"].result()
         self.assertTrue(verdict.is_right, verdict)
+
+    def test_somebody_else_gets_its_port(self):
+        wait(jobs.values())  # They ask for ports, too.
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            taken = other.getsockname()[1]
+            for ports, is_right in (
+                ([taken, slow.free_port()], True),
+                ([taken] * loop.TRIES, False),
+            ):
+                with self.subTest(ports), mock.patch.object(
+                    loop, "free_port", mock.Mock(side_effect=ports)
+                ), tempfile.TemporaryDirectory() as folder:
+                    path = write(folder, "right", 6, LOOP)
+                    verdict = loop.check_program(path)
+                    self.assertEqual(verdict.is_right, is_right, verdict)
 
     def test_wrong_ones(self):
         for what, _, check in WRONG_LOOPS:

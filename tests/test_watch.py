@@ -257,10 +257,8 @@ class PageCase(unittest.TestCase):
 
 def begun(port=9000, watch="next", **more):
     """Return (a server for which a lesson begins, the page's settings)."""
-    options = {"fault": None, "lab": [], "small_buffers": False,
-               "step": False, "trace": None, "record": None,
-               "redis": None}  # fmt: skip
-    options = SimpleNamespace(watch=watch, **{**options, **more})
+    options = server.parse_arguments([])
+    vars(options).update(watch=watch, **more)
     kind = type("Room", (SimpleNamespace,), {"turn": server.Server.turn})
     room = kind(
         host="127.0.0.1", port=port, origins={"null"}, max_backlog=10_000,
