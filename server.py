@@ -6,7 +6,7 @@ Read Server.turn() first: below it stand the methods that it calls, in
 that order, and how a user leaves. Above it: what a user is, the hooks, and
 what a program calls. At the end: sockets, the chat room, the command line.
 HTTP is in handshake.py, frames are in codec.py. "The tutorial" is a PHP
-class that this room mirrors, see section 11 of the README.
+class that this room mirrors, see lessons/programs/README.md.
 
 Left out on purpose: login, encryption, more users than one select() can
 watch. Each of them is a chapter of its own.

@@ -93,6 +93,10 @@ class Stepper(Trace):
 
     def ended(self) -> None:
         """Show the score."""
+        self.show_score()
+
+    def show_score(self) -> None:
+        """Show how often the class was right, if it said anything."""
         if self.predicted:
             score = f"{self.right} of {self.predicted}"
             self.show(f"The class predicted {score}.")
@@ -149,6 +153,8 @@ class Stepper(Trace):
                 self.show("\n".join(self.buffers()))
             elif choice in ("", "c", "q"):
                 self.asks = choice == ""
+                if choice == "c":
+                    self.show_score()
                 if choice == "q":
                     self.server.stop()
                 return

@@ -19,17 +19,18 @@ from typing import Any, Callable, Iterable
 from lessons.faults import CHANCE, FAULTS, Breaker
 from lessons.slow import shrink_buffers
 from lessons.step import Stepper
-from lessons.words import note
+from lessons.words import many, note
 
 WORDS = """\
   trace       every byte explained        short    a line for each turn
   only 3      user 3 alone (only: all)    quiet    no trace
-  step        predict what select() gives back; c ends it
+  step        the class predicts          c        no more questions
   recv 8      at most 8 bytes in a read (recv: as before)
   small       small kernel buffers, for those who come from now on
   break NAME  break a rule; break ?: one by chance
   mend        break none                  users    who is here
   buffers     what waits for whom         quit     close the room"""
+NOBODY = "Nobody is ready yet: select() waits. c ends the questions."
 MAX_LINE = 1024  # bytes; what is typed is shorter
 LOOK_UP = 0.2  # seconds; on Windows, Ctrl-C does not end a get() that waits
 
@@ -58,6 +59,7 @@ class Teacher:
             "quiet": lambda more: self.set_level("off", more),
             "only": self.set_only,
             "step": self.step,
+            "c": self.ask_no_more,
             "recv": self.set_recv_size,
             "small": self.shrink_buffers,
             "break": self.break_rule,
@@ -123,7 +125,7 @@ class Teacher:
         word, _, more = " ".join(line.lower().split()).partition(" ")
         try:
             if not word:
-                self.show(WORDS)
+                self.show(NOBODY if self.stepper.asks else WORDS)
             elif word in self.words:
                 self.words[word](more)
             else:
@@ -138,9 +140,10 @@ class Teacher:
         stepper, broken = self.stepper, self.breaker.named
         levels = {"full": "every byte", "short": "short", "off": "no trace"}
         of = f", of user {stepper.only} alone" if stepper.only else ""
-        size = self.server.recv_size
         parts = [levels[stepper.level] + of]
-        parts += [f"at most {size} bytes in a read"] * (size != self.recv_size)
+        if self.server.recv_size != self.recv_size:
+            size = many(self.server.recv_size, "byte")
+            parts += [f"at most {size} in a read"]
         parts += ["the class predicts"] * stepper.asks
         parts += ["small buffers"] * self.has_small_buffers
         parts += [f"broken: {broken}"] * bool(broken)
@@ -161,6 +164,12 @@ class Teacher:
         """Let the class predict from now on."""
         nothing_behind(more)
         self.stepper.asks = True
+
+    def ask_no_more(self, more: str) -> None:
+        """Let the room go on by itself; what c does at the menu, too."""
+        nothing_behind(more)
+        self.stepper.asks = False
+        self.stepper.show_score()
 
     def set_recv_size(self, more: str) -> None:
         """Read so many bytes at a time, or as many as at the start."""

@@ -390,7 +390,7 @@ class CommandLine(unittest.TestCase):
                             self.assertNotIn(line, source)
 
     def test_the_teacher_s_table(self):
-        text = (ROOT / "lessons" / "README.md").read_text("utf-8")
+        text = (ROOT / "lessons" / "labs" / "README.md").read_text("utf-8")
         row = r"^\| `python -m lessons\.lab (\d)` \| (.*) \| (\d+) \| "
         table = [
             (str(lab.number), parts_of(lab), str(lab.minutes))

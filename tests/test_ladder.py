@@ -49,7 +49,7 @@ from tests.test_browser import STATE, BrowserTest
 
 MOST_LINES = 150
 MOST_CHANGED = 60  # lines, added and removed together
-LESSONS = (ROOT / "lessons" / "README.md").read_text("utf-8")
+LESSONS = (ROOT / "lessons" / "ladder" / "README.md").read_text("utf-8")
 SHORT = 0.3  # seconds; for what never comes
 REQUEST = (
     "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -131,7 +131,7 @@ class Files(unittest.TestCase):
                 number = changed(lines[rung - 1], lines[rung])
                 self.assertLessEqual(number, MOST_CHANGED)
                 cell = f" {number}"
-            link = f"[{path.name}](ladder/{path.name})"
+            link = f"[{path.name}]({path.name})"
             rows[rung] = f"| {link} | {len(lines[rung])} |{cell} |"
         for row in rows.values():
             self.assertIn("\n" + row, LESSONS)

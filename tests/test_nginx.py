@@ -1,4 +1,4 @@
-"""The room behind a real nginx, as lessons/README.md says to set it up.
+"""The room behind a real nginx, as lessons/nginx.md says to set it up.
 
 The configuration and the server's command are read out of that text. Only
 ports, paths and the number of seconds are others here.
@@ -33,8 +33,7 @@ from tests.support import (
 )
 from tests.test_client import Noting, drive, free_port
 
-TEXT = (ROOT / "lessons" / "README.md").read_text("utf-8")
-CHAPTER = re.search(r"^## Behind nginx\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S)[1]
+CHAPTER = (ROOT / "lessons" / "nginx.md").read_text("utf-8")
 CONFIG = re.search(r"^```nginx\n(.*?)^```$", CHAPTER, re.M | re.S)[1]
 COMMAND = re.search(r"^python server.py (.*)$", CHAPTER, re.M)[1]
 SITE = "https://class.example"

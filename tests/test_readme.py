@@ -1,7 +1,8 @@
-"""The README is kept honest: its commands, names, lengths and samples.
+"""The pages are kept honest: their commands, names, lengths and samples.
 
 Commands are parsed by the programs' own parsers or run, samples are compared
-with what comes out today, from fixed random bytes.
+with what comes out today, from fixed random bytes. What the cards of a lesson
+claim: tests/test_cards.py.
 """
 
 from __future__ import annotations
@@ -23,26 +24,29 @@ import client
 import server
 from lessons import record, redis, rooms, watch
 from lessons.faults import FAULTS
-from lessons.ladder import CLAIMS
 from tests import bench, bench_redis, bench_watch
 from tests.support import DEADLINE, ROOT, Process, close_all
 
 README = (ROOT / "README.md").read_text("utf-8")
-LESSONS = (ROOT / "lessons" / "README.md").read_text("utf-8")
-TEXT = README + LESSONS
-# (language, text) of each fenced block.
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S)
-PROSE = re.sub(r"^```\w*\n.*?^```$", "", TEXT, flags=re.M | re.S)
+# All that there is to read, by its path.
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("lessons/**/*.md"))]
+}
+COMMANDS = PAGES["lessons/commands.md"]
+TEXT = "\n".join(PAGES.values())
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+BLOCKS = FENCED.findall(TEXT)  # (language, text) of each
+PROSE = FENCED.sub("", TEXT)
 CODE = re.findall(r"`([^`\n]+)`", PROSE)
 PURE = ("handshake", "codec")
 PYTHONS = ("python", "python3", "py")
 TITLES = (
-    "What it is", "Start in 60 seconds", "The lesson: 5, 20 or 50 minutes",
-    "If it goes wrong in the room", "Byte by byte", "The loop",
-    "Reading order", "Switches", "Break it", "Build it",
-    "From PHP, and to your own program", "One loop for all",
-    "What it withstands, how fast it is, what it is not", "The tests",
+    "The smallest server and loop", "The loop of server.py",
+    "Byte by byte", "Reading order",
+    "What it withstands, how fast it is, what it is not", "Where to go on",
 )  # fmt: skip
+FIRST_SCREEN = 24  # lines
 # Functions that others wrote: Python's, PHP's and the browser's.
 FOREIGN = {
     "select",
@@ -54,6 +58,9 @@ FOREIGN = {
     "reConnect",
     "upper",
     "sendall",
+    "woshou",
+    "uncode",
+    "code",
 }
 
 
@@ -95,7 +102,7 @@ class Commands(unittest.TestCase):
                         self.parse(program, arguments)
                 except SystemExit:
                     self.fail(errors.getvalue())
-        programs = {"server.py", "client.py", "-m", "-c"}
+        programs = {"server.py", "client.py", "nap.py", "-m", "-c"}
         names = "bench", "bench_watch", "bench_redis"
         programs |= {f"tests/{name}.py" for name in names}
         self.assertEqual(found, programs)
@@ -108,6 +115,8 @@ class Commands(unittest.TestCase):
                 server.parse_arguments(arguments)
         elif program == "client.py":
             client.make_parser().parse_args(arguments)
+        elif program == "nap.py":  # what a card lets the class save
+            self.assertEqual(arguments, [])
         elif program == "tests/bench.py":
             bench.parse_arguments(arguments)
         elif program == "tests/bench_watch.py":
@@ -131,7 +140,12 @@ class Commands(unittest.TestCase):
 
     def test_each_sample_is_what_comes_out(self):
         samples = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", README, re.M)
-        self.assertGreater(len(samples), 3)
+        (server_py, invitation), *samples = samples
+        self.assertEqual(server_py, "python server.py 9000")
+        room = SimpleNamespace(host="127.0.0.1", port=9000)
+        lines = "\n".join(server.invitation(room)) + "\n"
+        self.assertEqual(invitation, lines)
+        self.assertEqual(len(samples), 2)
         with Process("0") as process:
             for command, expected in samples:
                 with self.subTest(command):
@@ -139,7 +153,8 @@ class Commands(unittest.TestCase):
                     self.assertEqual(printed, expected)
 
     def test_the_trace_is_what_it_shows_today(self):
-        samples = [text for _, text in BLOCKS if is_trace(text)]
+        (block,) = [text for _, text in BLOCKS if is_trace(text)]
+        samples = block.split("\n\n")
         self.assertEqual(len(samples), 2)
         command = next(each for each in commands() if "--seed 6455" in each)
         with Process("0", "--trace") as process:
@@ -154,18 +169,14 @@ class Commands(unittest.TestCase):
             lines = [line.rstrip() for line in sample.splitlines()]
             self.assertIn("\n".join(lines) + "\n", fresh)
 
-    def test_the_invitation(self):
-        room = SimpleNamespace(host="127.0.0.1", port=9000)
-        lines = "\n".join(server.invitation(room)) + "\n"
-        self.assertIn(("", lines), BLOCKS)
-
     def test_the_programs(self):
         programs = [text for language, text in BLOCKS if language == "python"]
-        self.assertEqual(len(programs), 2)
+        programs.remove(smallest_loop())
+        self.assertEqual(len(programs), 4)
         start = "import time\nfrom server import ChatRoom\nroom = ChatRoom()\n"
         lines = [code for code in CODE if code.startswith("room.every(1, ")]
         programs += [start + line for line in lines]
-        self.assertEqual(len(programs), 3)
+        self.assertEqual(len(programs), 5)
         listen = server.listen
         with mock.patch(
             "server.listen", lambda host, port: listen(host, 0)
@@ -177,8 +188,44 @@ class Commands(unittest.TestCase):
                 exec(program, names)
                 if "room" in names:
                     close_all(names["room"])
-        self.assertTrue(serve.called)
+        self.assertEqual(serve.call_count, 3)
         self.assertTrue(talk.called)
+
+    def test_the_smallest_loop_is_rung_2(self):
+        rung = ROOT / "lessons" / "ladder" / "2_codec.py"
+        self.assertEqual(bare(smallest_loop()), bare(rung.read_text("utf-8")))
+
+
+def smallest_loop():
+    return next(text for _, text in BLOCKS if "\nclass Room:\n" in text)
+
+
+class Bare(ast.NodeTransformer):
+    """Takes away what a program does not need to run."""
+
+    def visit_Import(self, node):
+        return [ast.Import([name]) for name in node.names]
+
+    def visit_ImportFrom(self, node):
+        return None if node.module in ("__future__", "typing") else node
+
+    def visit_Expr(self, node):
+        return node if isinstance(node.value, ast.Call) else None
+
+    def visit_AnnAssign(self, node):
+        return ast.Assign([node.target], node.value, None, lineno=0)
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        for argument in node.args.args:
+            argument.annotation = None
+        return self.generic_visit(node)
+
+
+def bare(program):
+    """Return what the program does, without comments and annotations."""
+    tree = Bare().visit(ast.parse(program))
+    return [ast.dump(node) for node in tree.body]
 
 
 def is_trace(text):
@@ -215,6 +262,12 @@ def functions():
     return found
 
 
+def anchors(path):
+    titles = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.M)
+    words = (re.sub(r"[^\w -]", "", title.lower()) for title in titles)
+    return {each.replace(" ", "-") for each in words}
+
+
 class Names(unittest.TestCase):
     def test_each_function_exists(self):
         files = functions()
@@ -239,31 +292,47 @@ class Names(unittest.TestCase):
                         self.assertIn(name, files[named[0]])
         self.assertGreater(checked, 40)
 
+    def test_each_link_leads_to_something(self):
+        """A link may lead to a title: [words](file#the-words)."""
+        checked = 0
+        for page, text in PAGES.items():
+            links = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text)
+            for name, anchor in links:
+                checked += 1
+                target = ROOT / page
+                if name:
+                    target = target.parent / name
+                with self.subTest(page=page, name=name, anchor=anchor):
+                    self.assertTrue(target.exists())
+                    if anchor:
+                        self.assertIn(anchor, anchors(target))
+        self.assertGreater(checked, 40)
+
     def test_each_file_exists(self):
-        for folder, text in ((ROOT, README), (ROOT / "lessons", LESSONS)):
-            for name in re.findall(r"\]\(([^)#]+)[)#]", text):
-                with self.subTest(name):
-                    self.assertTrue((folder / name).exists())
         files = {code for code in CODE if re.search(r"\w\.(py|html|md)$", code)}
-        for name in {file.split()[-1] for file in files}:
+        files = {file.split()[-1] for file in files} - {"nap.py", "lab3.py"}
+        self.assertGreater(len(files), 10)
+        for name in files:
             with self.subTest(name):
                 self.assertTrue(
                     list(ROOT.rglob(name)) or (ROOT / name).exists()
                 )
 
-    def test_each_chapter_exists(self):
-        """A link may lead to a title: [words](file#the-words)."""
-        links = re.findall(r"\]\(([^)#]*)#([^)]+)\)", TEXT)
-        self.assertGreater(len(links), 0)
-        for name, anchor in links:
-            titles = re.findall(r"^#+ (.*)$", LESSONS if name else TEXT, re.M)
-            anchors = [title.lower().replace(" ", "-") for title in titles]
-            with self.subTest(anchor):
-                self.assertIn(anchor, anchors)
+    def test_each_page_is_led_to(self):
+        found, new = set(), {"README.md"}
+        while new:
+            found |= new
+            paths = set()
+            for page in new:
+                for name in re.findall(r"\]\(([^)#]+\.md)", PAGES[page]):
+                    path = ((ROOT / page).parent / name).resolve()
+                    paths.add(path.relative_to(ROOT).as_posix())
+            new = paths - found
+        self.assertEqual(found, set(PAGES))
 
     def test_each_length(self):
         rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \|", README, re.M)
-        self.assertGreater(len(rows), 6)
+        self.assertEqual(len(rows), 6)
         for name, stated in rows:
             lines = len((ROOT / name).read_text("utf-8").splitlines())
             with self.subTest(name):
@@ -272,7 +341,7 @@ class Names(unittest.TestCase):
     def test_the_watch(self):
         lines = Path(watch.LESSON).read_text("utf-8").splitlines()
         turns = sum('"turn": ' in line for line in lines)
-        words = " ".join(LESSONS.split())
+        words = " ".join(PAGES["lessons/watch.md"].split())
         mebibyte = 2**20
         for said in (
             f"A recorded lesson of {turns} turns",
@@ -290,7 +359,7 @@ class Names(unittest.TestCase):
     def test_the_building(self):
         """What it says of a thousand and of a million users is arithmetic."""
         six = r"^\| " + r"([\d,]+) \| " * 5 + r"([\d,]+) \|$"
-        rows = re.findall(six, LESSONS, re.M)
+        rows = re.findall(six, PAGES["lessons/building.md"], re.M)
         self.assertEqual(len(rows), 4)
         for row in rows:
             users, servers, *others = (int(x.replace(",", "")) for x in row)
@@ -299,7 +368,7 @@ class Names(unittest.TestCase):
             given_out = said * servers
             expected = [said, said * 1000, given_out, given_out * 250]
             self.assertEqual(others, list(map(round, expected)))
-        words = " ".join(LESSONS.split())
+        words = " ".join(PAGES["lessons/building.md"].split())
         for said in (
             f"More than {rooms.MAX_KEPT:,} events",
             f"{redis.MAX_ENTRIES:,} entries, or about"
@@ -314,20 +383,6 @@ class Names(unittest.TestCase):
         self.assertEqual(redis.LOG_LIFE, 3600)  # "an hour after"
         self.assertEqual((redis.MAX_DELAY, redis.BEAT, redis.LIFE), (5, 3, 10))
 
-    def test_the_ladder(self):
-        rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \| .*"
-                          r" \| ([^|]*) \|$", README, re.M)  # fmt: skip
-        self.assertEqual(len(rows), len(CLAIMS))
-        for (name, lines, stages), claims in zip(rows, CLAIMS.values()):
-            with self.subTest(name):
-                text = (ROOT / name).read_text("utf-8")
-                self.assertEqual(len(text.splitlines()), int(lines))
-                stages = stages.replace("all ten", "1 to 10")
-                found = set()
-                for first, last in re.findall(r"(\d+)(?: to (\d+))?", stages):
-                    found.update(range(int(first), int(last or first) + 1))
-                self.assertEqual(found, claims)
-
     def test_each_option(self):
         stdin = SimpleNamespace(isatty=lambda: True)
         with mock.patch("sys.stdin", stdin):
@@ -336,34 +391,70 @@ class Names(unittest.TestCase):
         for parser in parsers:
             options.update(parser._option_string_actions)
         long = {option for option in options if option.startswith("--")}
-        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+(?:=short)?", README))
-        self.assertEqual(named - long, set())
-        self.assertEqual(long - named, {"--help"})
+        option = re.compile(r"(?<![\w-])--[a-z][a-z-]+(?:=short)?")
+        self.assertEqual(long - set(option.findall(COMMANDS)), {"--help"})
+        for page in ("README.md", "lessons/commands.md", "lessons/README.md"):
+            named = set(option.findall(PAGES[page]))
+            self.assertEqual(named - long, set(), page)
 
     def test_each_fault(self):
-        table = README[README.index("## 9.") : README.index("## 10.")]
+        table = PAGES["lessons/answers/faults.md"]
         rows = re.findall(r"^\| `([\w-]+)` \|", table, re.M)
         self.assertEqual(rows, list(FAULTS))
 
 
 class Form(unittest.TestCase):
-    def test_it_is_the_run_sheet(self):
-        titles = re.findall(r"^## (\d+)\. (.*)$", README, re.M)
-        numbered = [(str(n), title) for n, title in enumerate(TITLES, 1)]
-        self.assertEqual(titles, numbered)
+    def test_it_is_the_front_door(self):
+        titles = re.findall(r"^## (.*)$", README, re.M)
+        self.assertEqual(tuple(titles), TITLES)
+        self.assertLessEqual(len(README.splitlines()), 220)
 
-    def test_it_is_short_enough(self):
-        lines = README.splitlines()
-        self.assertGreaterEqual(len(lines), 300)
-        self.assertLessEqual(len(lines), 400)
-        first = "\n".join(lines[:40])
-        self.assertIn("python server.py 9000", first)
-        self.assertIn("Send 3 at once", first)
+    def test_the_first_screen_leads_everywhere(self):
+        first = "\n".join(README.splitlines()[:FIRST_SCREEN])
+        for what, way in (
+            ("run", "`python server.py 9000`"),
+            ("read", "(server.py)"),
+            ("teach", "(lessons/README.md)"),
+            ("build", "(lessons/programs/README.md)"),
+            ("test", "`python -m unittest`"),
+        ):
+            (row,) = re.findall(rf"^\| \*\*{what}\*\* .*$", first, re.M)
+            self.assertIn(way, row)
+
+    def test_short_tables(self):
+        """What it withstands and how fast it is: eight lines each at most."""
+        tables = re.findall(r"(?:^\|.*\n)+", README, re.M)
+        self.assertEqual(len(tables), 4)
+        for table in tables:
+            self.assertLessEqual(table.count("\n"), 8)
+
+    def test_no_sentence_stands_in_two_pages(self):
+        homes = {}
+        for page, text in PAGES.items():
+            for sentence in sentences(text):
+                homes.setdefault(sentence, set()).add(page)
+        self.assertGreater(len(homes), 500)
+        twice = {each for each, where in homes.items() if len(where) > 1}
+        self.assertEqual(twice, set())
 
     def test_lines_that_can_be_read(self):
         for line in TEXT.splitlines():
             if not line.startswith(("|", "$ python -c")):
                 self.assertLessEqual(len(line), 88, line)
+
+
+def sentences(text):
+    """Yield the sentences of a page, its tables too, of five words or more.
+
+    A command or title is no sentence. A link is its words, wherever it leads.
+    """
+    text = re.sub(r"\]\([^)]*\)|^#.*", "", FENCED.sub("", text), flags=re.M)
+    text = re.sub("`[^`]*`", lambda code: code[0].replace("?", ""), text)
+    parts = re.split(r"\n\n|\||^- |^ *\d+\. ", text, flags=re.M)
+    for part in parts:
+        for sentence in re.split(r"[.:?!;]\W*\s", " ".join(part.split()) + " "):
+            if len(re.sub("`[^`]*`", "", sentence).split()) >= 5:
+                yield sentence.strip("*[]() ")
 
 
 if __name__ == "__main__":

@@ -987,7 +987,7 @@ class Alive(LinkedCase):
 
 class Seen(LinkedCase):
     def test_the_trace_names_the_link(self):
-        text = (ROOT / "lessons" / "README.md").read_text("utf-8")
+        text = (ROOT / "lessons" / "building.md").read_text("utf-8")
         sample = re.search("^turn 8 .*\n.*\n", text, re.M)[0]
         asked, got = (
             re.sub("turn 8|slept.*", "", line).strip()

@@ -163,6 +163,17 @@ class Words(unittest.TestCase):
         for line in WORDS.split("\n"):
             self.assertLessEqual(len(line), WIDTH)
 
+    def test_while_the_class_predicts(self):
+        self.type("step")
+        shown = self.type("")
+        self.assertIn("Nobody is ready yet: select() waits.", shown)
+        self.assertNotIn(WORDS, shown)
+        self.taught.stepper.predicted = 2
+        shown = self.type("c")
+        self.assertIn("The class predicted 0 of 2.", shown)
+        self.assertNotIn("the class predicts", shown)
+        self.assertIn(WORDS, self.type(""))
+
     def test_what_cannot_be_done(self):
         for line, words in (
             ("foo", "There is no 'foo'. Only Enter shows"),
@@ -172,7 +183,8 @@ class Words(unittest.TestCase):
             ("only \u0663", "is not a number"), ("recv 0", "'0' is not"),
             ("recv 100000", "'100000' is not"), ("recv 1 2", "'1 2' is not"),
             ("trace short", "It stands alone, without 'short'."),
-            ("mend mask", "It stands alone"), ("quit now", "It stands alone"),
+            ("mend mask", "It stands alone"), ("c 3", "It stands alone"),
+            ("quit now", "It stands alone"),
             ("users 3", "It stands alone"), ("step 2", "It stands alone"),
             ("small 1", "It stands alone"), ("break", "one of these: ?, acc"),
             ("break nonsense", "one of these: ?, accept, "),

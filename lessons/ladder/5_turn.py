@@ -5,7 +5,7 @@ send(). See it: the last line that `python -m lessons.ladder` prints.
 
 New: hear() only notes what is said to all; share() joins it at the end of the
 turn: ten calls. What is for one user shares first, so that the order stays.
-In server.py: share(), hand_out(). lessons/README.md lists what it adds.
+In server.py: share(), hand_out(). lessons/ladder/README.md lists what it adds.
 """
 
 from __future__ import annotations
