@@ -1,4 +1,11 @@
-"""Nothing a client does can hurt the room: rules, resets, hooks, ends."""
+"""Nothing a client does can hurt the room: rules, resets, hooks, ends.
+
+Who breaks a rule gets a Close with its code (1002, 1007, 1009) and the rule
+in words, and what stood before it is still delivered. Who is no WebSocket
+client (https, HTTP/2, SSH, a head of 64 MB or of 101 lines, a byte a second,
+a page of another site) gets an HTTP status: 400, 431, 408 or 403. Who
+vanishes is pinged after 20 s, and dropped after 20 more.
+"""
 
 # ruff: noqa: SIM117 - Python 3.8 has no brackets around several with
 from __future__ import annotations

