@@ -138,6 +138,13 @@ class Commands(unittest.TestCase):
             self.assertEqual(program, "-c")
             ast.parse(arguments[0])
 
+    def test_each_module_of_tests_exists(self):
+        named = {code for code in CODE if code.startswith("tests.")}
+        self.assertEqual(len(named), 4)
+        loader = unittest.TestLoader()
+        loader.loadTestsFromNames(sorted(named))
+        self.assertEqual(loader.errors, [])
+
     def test_each_sample_is_what_comes_out(self):
         samples = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", README, re.M)
         (server_py, invitation), *samples = samples

@@ -562,7 +562,8 @@ class Menu(unittest.TestCase):
 
     def test_continue(self):
         self.lesson.connect()
-        self.lesson.turn("L", "c")
+        shown = self.lesson.turn("L", "c")
+        self.assertIn("The class predicted 1 of 1.", shown)
         self.lesson.sockets[0].sendall(request(self.lesson.server.port))
         self.assertEqual(self.lesson.turn(), "")
         self.assertIn("joined", self.lesson.diary[0])
