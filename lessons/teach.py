@@ -30,6 +30,7 @@ WORDS = """\
   break NAME  break a rule; break ?: one by chance
   mend        break none                  users    who is here
   buffers     what waits for whom         quit     close the room"""
+ENDED = "The keyboard has ended: nothing changes any more."
 NOBODY = "Nobody is ready yet: select() waits. c ends the questions."
 MAX_LINE = 1024  # bytes; what is typed is shorter
 LOOK_UP = 0.2  # seconds; on Windows, Ctrl-C does not end a get() that waits
@@ -51,6 +52,7 @@ class Teacher:
         self.show = show
         self.recv_size = server.recv_size  # as it was at the start
         self.has_small_buffers = False
+        self.has_ended = False  # the keyboard
         self.lines: queue.Queue[str | None] = queue.Queue()  # None: the end
         # What stands behind the word, if anything, goes in.
         self.words: dict[str, Callable[[str], None]] = {
@@ -105,7 +107,9 @@ class Teacher:
             line = self.lines.get()
             if line is None:
                 self.lines.put(None)  # for a question that is still to come
-                self.show("The keyboard has ended: nothing changes any more.")
+                if not self.has_ended:
+                    self.has_ended = True
+                    self.show(ENDED)
                 return
             self.obey(line)
 

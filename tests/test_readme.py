@@ -179,11 +179,11 @@ class Commands(unittest.TestCase):
     def test_the_programs(self):
         programs = [text for language, text in BLOCKS if language == "python"]
         programs.remove(smallest_loop())
-        self.assertEqual(len(programs), 4)
+        self.assertEqual(len(programs), 5)
         start = "import time\nfrom server import ChatRoom\nroom = ChatRoom()\n"
         lines = [code for code in CODE if code.startswith("room.every(1, ")]
         programs += [start + line for line in lines]
-        self.assertEqual(len(programs), 5)
+        self.assertEqual(len(programs), 6)
         listen = server.listen
         with mock.patch(
             "server.listen", lambda host, port: listen(host, 0)
@@ -195,7 +195,7 @@ class Commands(unittest.TestCase):
                 exec(program, names)
                 if "room" in names:
                     close_all(names["room"])
-        self.assertEqual(serve.call_count, 3)
+        self.assertEqual(serve.call_count, 4)
         self.assertTrue(talk.called)
 
     def test_the_smallest_loop_is_rung_2(self):
