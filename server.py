@@ -1412,12 +1412,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--recv-size is 1 to {MAX_RECV_SIZE} bytes")
     if options.fault and options.lab:
         parser.error("--break and --lab: only one of them at a time")
-    if options.only and not (options.trace or options.step or options.teach):
+    explains = options.trace or options.step or options.teach
+    if options.only is not None and not explains:
         parser.error("--only is for --trace, --step and --teach")
-    if options.only < 0:
+    if options.only is not None and options.only < 1:
         parser.error("--only takes the number of a user; the first is 1")
-    if options.teach and not sys.stdin:
-        parser.error("--teach reads the keyboard, but there is none")
+    if options.teach and not (sys.stdin and sys.stdout):
+        parser.error("--teach reads the keyboard and answers: one is not there")
     if options.step and not (sys.stdin and sys.stdin.isatty() and sys.stdout):
         parser.error("--step asks questions, but this is not a terminal")
     return options
@@ -1453,7 +1454,7 @@ def make_parser() -> Parser:
         help="explain every byte")  # fmt: skip
     add("--trace=short", action="store_const", const="short", dest="trace",
         help="a line for each turn, frame and handshake")  # fmt: skip
-    add("--only", metavar="NUMBER", type=int, default=0,
+    add("--only", metavar="NUMBER", type=int,
         help="trace this user alone")  # fmt: skip
     add("--step", action="store_true", help="predict what select() gives back")
     add("--teach", action="store_true",

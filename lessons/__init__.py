@@ -43,11 +43,12 @@ def begin(server: Any, options: Any, show: Callable[[str], None]) -> str:
         level = options.trace or "off"
         if options.trace or options.teach:
             show(ALL_IS_SEEN)
-        observers.append(start(kind, server, show, level, options.only))
+        observers.append(start(kind, server, show, level, options.only or 0))
     if options.teach:
         stepper = observers[-1]
         stepper.asks = options.step
-        Teacher(server, stepper, breaker, show).begin()
+        has_lab = bool(options.lab)
+        Teacher(server, stepper, breaker, show, has_lab).begin()
     try:
         if options.watch or options.record is not None:
             # First: the trace must not tell what the class shall predict.

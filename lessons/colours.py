@@ -38,7 +38,7 @@ def has_colours(stream: Any) -> bool:
         return False
     if sys.platform == "win32":  # The old console shows the codes themselves.
         return bool(os.environ.get("WT_SESSION") or os.environ.get("TERM"))
-    return os.environ.get("TERM", "dumb") != "dumb"
+    return os.environ.get("TERM") not in (None, "", "dumb")
 
 
 def paint(line: str) -> str:

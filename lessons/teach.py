@@ -14,6 +14,7 @@ import queue
 import re
 import sys
 import threading
+import time
 from typing import Any, Callable, Iterable
 
 from lessons.faults import CHANCE, FAULTS, Breaker
@@ -33,6 +34,7 @@ WORDS = """\
 ENDED = "The keyboard has ended: nothing changes any more."
 NOBODY = "Nobody is ready yet: select() waits. c ends the questions."
 MAX_LINE = 1024  # bytes; what is typed is shorter
+MAX_LINES = 100  # typed, but not yet obeyed; then the keyboard waits
 LOOK_UP = 0.2  # seconds; on Windows, Ctrl-C does not end a get() that waits
 
 
@@ -45,6 +47,7 @@ class Teacher:
         stepper: Stepper,
         breaker: Breaker,
         show: Callable[[str], None],
+        has_lab: bool = False,
     ) -> None:
         self.server = server
         self.stepper = stepper
@@ -52,8 +55,9 @@ class Teacher:
         self.show = show
         self.recv_size = server.recv_size  # as it was at the start
         self.has_small_buffers = False
-        self.has_ended = False  # the keyboard
-        self.lines: queue.Queue[str | None] = queue.Queue()  # None: the end
+        self.has_lab = has_lab
+        # None: the end.
+        self.lines: queue.Queue[str | None] = queue.Queue(MAX_LINES)
         # What stands behind the word, if anything, goes in.
         self.words: dict[str, Callable[[str], None]] = {
             "trace": lambda more: self.set_level("full", more),
@@ -87,36 +91,43 @@ class Teacher:
             keyboard = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
             while True:
                 typed = keyboard.read(MAX_LINE)
-                if not typed:
-                    break
+                if typed is None:  # Another program made it so that it
+                    time.sleep(LOOK_UP)  # does not wait.
+                    continue
                 *lines, rest = (rest[-MAX_LINE:] + typed).split(b"\n")
                 for line in lines:
-                    self.hand_over(line.decode("utf-8", "replace"))
+                    self.hand_over(line)
+                if not typed:
+                    break
+        if rest:
+            self.hand_over(rest)
         self.hand_over(None)
 
-    def hand_over(self, line: str | None) -> None:
+    def hand_over(self, line: bytes | None) -> None:
         """Give a line to the loop, or to the question that waits for it."""
-        self.lines.put(line)
-        self.server.call_soon(self.obey_all)
+        text = None if line is None else line.decode("utf-8", "replace")
+        self.lines.put(text)
+        self.server.call_soon(self.obey_next)
 
     # ---- in the loop ------------------------------------------------------
 
-    def obey_all(self) -> None:
-        """Do what was typed."""
-        while not self.lines.empty():
-            line = self.lines.get()
-            if line is None:
-                self.lines.put(None)  # for a question that is still to come
-                if not self.has_ended:
-                    self.has_ended = True
-                    self.show(ENDED)
-                return
+    def obey_next(self) -> None:
+        """Do what was typed, if no question has taken it."""
+        try:
+            line = self.lines.get_nowait()
+        except queue.Empty:
+            return
+        if line is None:
+            self.stepper.asks = False  # Nobody could answer.
+            self.show(ENDED)
+        elif not self.server.stopping:
             self.obey(line)
 
     def ask(self, prompt: str) -> str:
         """Return the next line that is typed; EOFError at the end."""
-        sys.stdout.write(prompt)
-        sys.stdout.flush()
+        with contextlib.suppress(BlockingIOError):  # a full pipe
+            sys.stdout.write(prompt)
+            sys.stdout.flush()
         while True:
             with contextlib.suppress(queue.Empty):
                 line = self.lines.get(timeout=LOOK_UP)
@@ -187,6 +198,8 @@ class Teacher:
 
     def break_rule(self, more: str) -> None:
         """Break a rule, in the place of one that is broken already."""
+        if self.has_lab:
+            raise ValueError("The labs stand where a fault would break.")
         if more != CHANCE and more not in FAULTS:
             names = ", ".join([CHANCE, *FAULTS])
             raise ValueError(f"Type break and one of these: {names}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
+import threading
 import unittest
 from unittest import mock
 
@@ -23,6 +25,7 @@ from tests.support import (
     KEY,
     MASKING_KEY,
     ROOT,
+    WINDOWS,
     Peer,
     Process,
     side_by_side,
@@ -153,6 +156,24 @@ class Words(unittest.TestCase):
             self.taught.server.turn()
             self.taught.server.turn()
             self.assertIn(b"the room closes", sock.recv(100))
+
+    def test_nothing_is_done_while_the_room_closes(self):
+        with self.taught.open() as sock:
+            self.type("quit")
+            self.taught.server.turn()
+            self.taught.server.turn()
+            self.assertIn(b"the room closes", sock.recv(100))
+            self.taught.shown.clear()
+            for word in (b"small", b"trace", b"users"):
+                self.taught.teacher.hand_over(word)
+            self.taught.server.turn()
+            self.assertEqual(self.taught.shown, [])
+            self.assertTrue(self.taught.teacher.lines.empty())
+
+    def test_no_fault_beside_a_lab(self):
+        self.taught.teacher.has_lab = True
+        self.assertIn("The labs stand where", self.type("break rsv"))
+        self.assertNotIn("broken", self.type("mend"))
 
     def test_only_enter_shows_all_words(self):
         shown = self.type("")
@@ -295,18 +316,69 @@ class AtTheKeyboard(unittest.TestCase):
                 self.assertEqual(peer.receive_close()[0], 1001)
             self.assertEqual(process.end(), 0)
 
-    def test_no_keyboard(self):
-        program = (
-            "import sys; sys.stdin = None; import server;"
-            "sys.exit(server.main(['0', '--teach']))"
-        )
-        done = subprocess.run(
-            [os.sys.executable, "-c", program],
-            cwd=ROOT, capture_output=True, timeout=10,
-        )  # fmt: skip
-        self.assertEqual(done.returncode, 2)
-        self.assertIn(b"--teach reads the keyboard", done.stderr)
-        self.assertNotIn(b"Traceback", done.stderr)
+    def test_a_keyboard_that_never_rests(self):
+        """It waits for the room, and the room for nobody."""
+        with Process("0", "--teach", stdin=subprocess.PIPE) as process:
+
+            def type_on():
+                with contextlib.suppress(OSError):
+                    while True:
+                        process.process.stdin.write(b"quiet\n" * 10_000)
+
+            typist = threading.Thread(target=type_on, daemon=True)
+            typist.start()
+            process.wait_for("Now: no trace.")
+            with Peer(process.port) as peer:
+                peer.send("one")
+                self.assertEqual(peer.receive(), "one")
+                process.signal(signal.SIGINT)
+                self.assertEqual(peer.receive_close()[0], 1001)
+            self.assertEqual(process.end(), 0)
+            self.assertEqual(process.errors, [])
+            typist.join(10)
+
+    def test_the_end_of_the_keyboard(self):
+        """The last line needs no end; the end is told once; none can answer."""
+        with Process("0", "--teach", stdin=subprocess.PIPE) as process:
+            process.process.stdin.write(b"short\nquiet\nstep")
+            process.process.stdin.close()
+            process.wait_for("Now: no trace; the class predicts.")
+            process.wait_for("The keyboard has ended")
+            with Peer(process.port) as peer:
+                peer.send("one")
+                self.assertEqual(peer.receive(), "one")
+            process.signal(signal.SIGINT)
+            self.assertEqual(process.end(), 0)
+            told = [line for line in process.lines if "has ended" in line]
+            self.assertEqual(len(told), 1)
+
+    @unittest.skipIf(WINDOWS, "Windows has no such keyboard")
+    def test_a_keyboard_that_does_not_wait(self):
+        there, here = os.pipe()
+        os.set_blocking(there, False)
+        with Process("0", "--teach", stdin=there) as process:
+            os.close(there)
+            process.wait_for("^--teach: ")
+            with Peer(process.port):  # It has looked at its keyboard by now.
+                os.write(here, b"short\n")
+                process.wait_for("Now: short.")
+                os.close(here)
+                process.wait_for("The keyboard has ended")
+
+    def test_no_keyboard_or_nothing_to_show_it_on(self):
+        for name in ("stdin", "stdout"):
+            program = (
+                f"import sys; sys.{name} = None; import server;"
+                "sys.exit(server.main(['0', '--teach']))"
+            )
+            with self.subTest(name):
+                done = subprocess.run(
+                    [os.sys.executable, "-c", program],
+                    cwd=ROOT, capture_output=True, timeout=10,
+                )  # fmt: skip
+                self.assertEqual(done.returncode, 2)
+                self.assertIn(b"--teach reads the keyboard", done.stderr)
+                self.assertNotIn(b"Traceback", done.stderr)
 
 
 @unittest.skipUnless(hasattr(os, "openpty"), "only Unix has pseudo-terminals")
@@ -350,13 +422,16 @@ class AtATerminal(unittest.TestCase):
             terminal.type(keys)
             self.assertEqual(terminal.end(), 0)
 
-    def test_a_question_when_the_keyboard_has_ended(self):
+    def test_no_question_when_the_keyboard_has_ended(self):
         with self.asked() as terminal:
             terminal.type("\x04")
             terminal.expect("The keyboard has ended: nothing changes any more")
-            with Peer(terminal.port, open=False):
-                terminal.expect(re.escape(PREDICT))
-                self.assertEqual(terminal.end(), 0)
+            with Peer(terminal.port) as peer:
+                peer.send("one")
+                self.assertEqual(peer.receive(), "one")
+            self.assertNotIn(PREDICT, terminal.text)
+            terminal.type("\x03")
+            self.assertEqual(terminal.end(), 0)
 
     def test_the_menu(self):
         with self.asked() as terminal, Peer(terminal.port, open=False):

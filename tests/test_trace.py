@@ -1149,6 +1149,7 @@ class Colours(unittest.TestCase):
             ({"TERM": "xterm"}, "linux", pipe, False),
             ({"TERM": "xterm"}, "linux", None, False),
             ({"TERM": "dumb"}, "linux", terminal, False),
+            ({"TERM": ""}, "linux", terminal, False),
             ({}, "linux", terminal, False),
             ({"TERM": "xterm", "NO_COLOR": "1"}, "linux", terminal, False),
             ({"TERM": "xterm", "NO_COLOR": ""}, "linux", terminal, True),
@@ -1259,6 +1260,7 @@ class OnTheTerminal(unittest.TestCase):
             (("--recv-size", "x"), "--recv-size"),
             (("--only", "3"), "--only is for --trace, --step and --teach"),
             (("--trace", "--only", "-1"), "the number of a user"),
+            (("--trace", "--only", "0"), "the number of a user"),
             (("--trace", "--only", "Ana"), "--only"),
         )
         with ThreadPoolExecutor() as pool:
