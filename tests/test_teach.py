@@ -17,7 +17,7 @@ from codec import TEXT, encode_frame
 from lessons import faults
 from lessons.faults import CHANCE, FAULTS, Breaker
 from lessons.step import MENU, PREDICT, Stepper
-from lessons.teach import MAX_LINE, WORDS, Teacher
+from lessons.teach import MAX_LINE, MAX_LINES, WORDS, Teacher
 from lessons.words import WIDTH
 from server import ChatRoom
 from tests.hostile import ByTurns
@@ -170,10 +170,19 @@ class Words(unittest.TestCase):
             self.assertEqual(self.taught.shown, [])
             self.assertTrue(self.taught.teacher.lines.empty())
 
-    def test_no_fault_beside_a_lab(self):
-        self.taught.teacher.has_lab = True
-        self.assertIn("The labs stand where", self.type("break rsv"))
-        self.assertNotIn("broken", self.type("mend"))
+    def test_the_keyboard_waits_for_the_room(self):
+        teacher = self.taught.teacher
+        for _ in range(MAX_LINES):
+            teacher.hand_over(b"quiet")
+        typist = threading.Thread(target=teacher.hand_over, args=[b"short"])
+        typist.start()
+        typist.join(0.1)
+        self.assertTrue(typist.is_alive())
+        self.taught.server.turn()
+        typist.join(10)
+        self.assertFalse(typist.is_alive())
+        while "Now: short." not in "".join(self.taught.shown):
+            self.taught.server.turn()
 
     def test_only_enter_shows_all_words(self):
         shown = self.type("")
@@ -315,6 +324,14 @@ class AtTheKeyboard(unittest.TestCase):
                 process.process.stdin.flush()
                 self.assertEqual(peer.receive_close()[0], 1001)
             self.assertEqual(process.end(), 0)
+
+    def test_no_fault_beside_a_lab(self):
+        answer = str(ROOT / "lessons" / "answers" / "lab5.py")
+        with Process(
+            "0", "--teach", "--lab", answer, stdin=subprocess.PIPE
+        ) as process:
+            self.tell(process, b"break rsv\n", "The labs stand where")
+            self.tell(process, b"mend\n", "Now: no trace.$")
 
     def test_a_keyboard_that_never_rests(self):
         """It waits for the room, and the room for nobody."""
