@@ -85,7 +85,8 @@ class Stepper(Trace):
         for name in asked:
             if name in predicted - came:
                 self.tell_why(name, why_missing(name, full))
-        self.offer_menu()
+        if self.asks:
+            self.offer_menu()
         self.begin_clock()
         self.awake = self.begun
         stand_still(self.server, self.awake - began)
@@ -106,7 +107,11 @@ class Stepper(Trace):
     def predict(self, asked: list[str]) -> set[str]:
         """Return the ids that the class names; none is no prediction."""
         while True:
-            words = re.split(r"[\s,]+", self.ask(PREDICT).upper())
+            answer = self.ask(PREDICT).upper()
+            if answer == "C":
+                self.ask_no_more()
+                return set()
+            words = re.split(r"[\s,]+", answer)
             names = {name_of(word) for word in words if word}
             unknown = sorted(names.difference(asked))
             if not unknown:
@@ -154,10 +159,15 @@ class Stepper(Trace):
             elif choice in ("", "c", "q"):
                 self.asks = choice == ""
                 if choice == "c":
-                    self.show_score()
+                    self.ask_no_more()
                 if choice == "q":
                     self.server.stop()
                 return
+
+    def ask_no_more(self) -> None:
+        """Let the room go on by itself, and show the score so far."""
+        self.asks = False
+        self.show_score()
 
     def users(self) -> Iterator[str]:
         """Yield a table of the users."""
@@ -222,7 +232,7 @@ class Stepper(Trace):
             self.server.end(*self.failed.popitem())
 
 
-HOW_TO_ANSWER = "type ids that were, or only Enter."
+HOW_TO_ANSWER = "type ids that were, only Enter, or c."
 USERS = (
     "  user   name                  address                    "
     "handshaken  closing"

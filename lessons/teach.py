@@ -183,8 +183,7 @@ class Teacher:
     def ask_no_more(self, more: str) -> None:
         """Let the room go on by itself; what c does at the menu, too."""
         nothing_behind(more)
-        self.stepper.asks = False
-        self.stepper.show_score()
+        self.stepper.ask_no_more()
 
     def set_recv_size(self, more: str) -> None:
         """Read so many bytes at a time, or as many as at the start."""

@@ -62,7 +62,7 @@ class Trace(Observer):
         self.level = level
         self.only = only
         self.turn = 0
-        self.awake = time.monotonic()  # when something was last shown
+        self.awake = time.monotonic()  # when something was last done
         self.begun = self.awake  # the turn, when select() had answered
         self.printing = 0.0  # seconds of this turn
         self.is_silent = False  # nothing came, and nothing is shown so far
@@ -144,7 +144,10 @@ class Trace(Observer):
 
     def turned(self) -> None:
         """Say when a turn took long; but printing is not its fault."""
-        took = time.monotonic() - self.begun - self.printing
+        now = time.monotonic()
+        if not self.is_silent:
+            self.awake = now  # also where nothing of the turn was shown
+        took = now - self.begun - self.printing
         if took > LONG_TURN:
             line = note(f"This turn took {took:.2f} s: everybody waited.")
             self.tell(line, line)
@@ -159,7 +162,7 @@ class Trace(Observer):
         return f"{'':9}{self.columns('got', read, write)}".rstrip()
 
     def slept(self) -> str:
-        """Return how long nothing was shown; select() woke now and then."""
+        """Return how long nothing was done; select() woke now and then."""
         return f"slept {time.monotonic() - self.awake:.2f} s"
 
     def columns(self, word: str, read: Users, write: Users) -> str:

@@ -49,6 +49,7 @@ from tests.test_browser import STATE, BrowserTest
 
 MOST_LINES = 150
 MOST_CHANGED = 60  # lines, added and removed together
+CARDS = (ROOT / "lessons" / "README.md").read_text("utf-8")
 LESSONS = (ROOT / "lessons" / "ladder" / "README.md").read_text("utf-8")
 SHORT = 0.3  # seconds; for what never comes
 REQUEST = (
@@ -621,6 +622,11 @@ class Page(BrowserTest):
             self.wait_for_entry(tab, "whisper", "psst")
         peer = self.peer("Cyd")
         self.wait_for_entry(ana, "notice", "came", 2)
+        # What card 12 of the lessons says, and lets the class forge.
+        forged = re.search(r"Ask 12a: `(.*)`$", CARDS, re.M)[1]
+        peer.send(forged)
+        self.wait_for_entry(ana, "chat", json.loads(forged)["nrong"])
+        self.wait_for_entry(ana, "chat", "The room")
         peer.close()
         self.wait_for_entry(ana, "notice", "left")
 

@@ -265,7 +265,7 @@ class Verdict(unittest.TestCase):
                 sock.sendall(HELLO)
                 shown = (
                     f"{shown} was not asked for: "
-                    "type ids that were, or only Enter."
+                    "type ids that were, only Enter, or c."
                 )
                 lines = self.lesson.turn(answer, answer, "1", "").split("\n")
                 self.assertEqual([lines[2], lines[4]], [shown, shown])
@@ -569,6 +569,14 @@ class Menu(unittest.TestCase):
         self.assertIn("joined", self.lesson.diary[0])
         self.lesson.stepper.ended()
         self.assertEqual(self.lesson.shown, ["The class predicted 1 of 1."])
+
+    def test_continue_at_the_question(self):
+        self.lesson.connect()
+        shown = self.lesson.turn("c")
+        self.assertIn("L read    a newcomer knocks", shown)
+        self.assertNotIn(MENU, shown)
+        self.lesson.sockets[0].sendall(request(self.lesson.server.port))
+        self.assertEqual(self.lesson.turn(), "")
 
     def test_continue_with_the_trace(self):
         for level, first in (
@@ -890,7 +898,7 @@ Enter go on | c continue | u users | b buffers | q quit > \
 12:00:00  #1 joined from 127.0.0.1
 turn 3   asked  read L #1                write -             slept 0.00 s
 PREDICT which will select() give back? ids, or Enter: who?
-WHO? was not asked for: type ids that were, or only Enter.
+WHO? was not asked for: type ids that were, only Enter, or c.
 PREDICT which will select() give back? ids, or Enter: #1, L
          got    read #1                  write -
 NO

@@ -157,6 +157,14 @@ class Words(unittest.TestCase):
             self.taught.server.turn()
             self.assertIn(b"the room closes", sock.recv(100))
 
+    def test_the_trace_knows_when_it_slept_while_it_was_quiet(self):
+        with self.taught.open() as sock:
+            self.taught.stepper.awake -= 100  # seconds; a quiet turn follows
+            self.taught.say(sock, HELLO)
+            self.type("short")
+            self.taught.say(sock, HELLO)
+            self.assertRegex("".join(self.taught.shown), r"slept 0\.")
+
     def test_nothing_is_done_while_the_room_closes(self):
         with self.taught.open() as sock:
             self.type("quit")
