@@ -10,3 +10,5 @@ What .ci/run really runs:
 By hand: Autobahn's test suite 25.10, 298 of 301 cases OK, 3 informational.
 macOS and Safari were only read about.
 """
+
+from __future__ import annotations
