@@ -680,7 +680,7 @@ class Lines(unittest.TestCase):
             return text, normal(b"".join(watched.raw[1:])).decode()
 
     def converse(self, watched):
-        """What README's section 5 shows, and some more."""
+        """What README's "Byte by byte" shows, and some more."""
         watched.server.on_open = lambda user: None
         sock = watched.connect()
         watched.say(sock, REQUEST)
@@ -713,7 +713,7 @@ class Lines(unittest.TestCase):
         watched.hang_up(sock)
 
     def test_two_records_are_the_same(self):
-        """README's section 5, twice: but for times and ports."""
+        """README's "Byte by byte", twice: but for times and ports."""
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, name) for name in ("1.jsonl", "2.jsonl")]
             side_by_side(self, self.record, [(file,) for file in files])

@@ -899,7 +899,7 @@ class CommandLine(unittest.TestCase):
             self.assertRegex(line, r"^[ -~]{1,99}$")
 
     def test_the_first_connection_is_accepted_soon(self):
-        # Not a benchmark: the limit is generous, the time is in the README.
+        # Not a benchmark: the limit is generous.
         with Process("0") as process, Peer(process.port) as peer:
             peer.send("x")
             self.assertEqual(peer.receive(), "x")
