@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import client
+import codec
 import server
 from lessons import record, redis, rooms, watch
 from lessons.faults import FAULTS
@@ -197,6 +198,19 @@ class Commands(unittest.TestCase):
                     close_all(names["room"])
         self.assertEqual(serve.call_count, 4)
         self.assertTrue(talk.called)
+
+    def test_the_picture_of_hello(self):
+        (picture,) = [text for _, text in BLOCKS if text.startswith("recv() ")]
+        names = re.findall(r"^(?:\w+\.)?(\w+)\(\)  ", picture, re.M)
+        self.assertEqual(len(names), picture.count("\n"))
+        known = set.union(*functions().values(), FOREIGN)
+        self.assertEqual(set(names) - known, set())
+        came, given = re.findall(r"(?:[0-9a-f]{2} ){6,}", picture)
+        decoder = codec.Decoder(masked=True)
+        heard = list(decoder.feed(bytes.fromhex(came)))
+        self.assertEqual(heard, [(codec.TEXT, "Hello")])
+        self.assertEqual(bytes.fromhex(given), codec.encode_message("Hello"))
+        self.assertIn(" ".join(came.split()[2:6]), README.split(picture)[1])
 
     def test_the_smallest_loop_is_rung_2(self):
         rung = ROOT / "lessons" / "ladder" / "2_codec.py"
