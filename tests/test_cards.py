@@ -271,6 +271,21 @@ class Claims(unittest.TestCase):
         ) as b:
             yield a, b
 
+    def test_3_and_7_count_bytes(self):
+        answer = r"^- \*\*(3a|7a)\.\*\* (\w+)[:,]"
+        words = {"Eleven": 11, "Seven": 7, "two": 2, "four": 4, "ten": 10}
+        told = dict(
+            re.findall(r"^- \*\*(3a|7a)\.\*\* (\w+)[:,]", ANSWERS, re.M)
+        )
+        for label, text in (("3a", b"Hello"), ("7a", b"H")):
+            frame = codec.encode_frame(codec.TEXT, text, MASKING_KEY)
+            self.assertEqual(words[told[label]], len(frame))
+        answer = r"\*\*7b\.\*\* After (\w+),.*Else after (\w+), or\s+(\w+)\."
+        (told,) = re.findall(answer, ANSWERS)
+        for size, word in zip((125, 126, 65_536), told):
+            frame = codec.encode_frame(codec.TEXT, bytes(size))
+            self.assertEqual(words[word], len(frame) - size)
+
     def test_exercise_3(self):
         """Its frame is whole, and is heard."""
         exercise = PACKAGE[PACKAGE.index("3. Send 200") :]

@@ -48,6 +48,9 @@ TITLES = (
     "What it withstands, how fast it is, what it is not", "Where to go on",
 )  # fmt: skip
 FIRST_SCREEN = 24  # lines
+# Who shows what the trouble table begins with, and what others show of it.
+SHOWING = ("server.py", "handshake.py", "client.html", "lessons/trace.py")
+ELSEWHERE = ("zsh: no matches found: ?", "https://")
 # Functions that others wrote: Python's, PHP's and the browser's.
 FOREIGN = {
     "select",
@@ -350,6 +353,21 @@ class Names(unittest.TestCase):
                     paths.add(path.relative_to(ROOT).as_posix())
             new = paths - found
         self.assertEqual(found, set(PAGES))
+
+    def test_each_sign_of_trouble_is_one(self):
+        """What stands in the first column of the trouble table is shown."""
+        page = PAGES["lessons/README.md"]
+        table = page[page.index("| what you see |") :].split("\n\n")[0]
+        sources = "".join((ROOT / name).read_text("utf-8") for name in SHOWING)
+        checked = 0
+        shown = [row.split("|")[1] for row in table.split("\n")[2:]]
+        for pair in re.findall('`([^`]+)`|"([^"]+)"', "".join(shown)):
+            for part in re.split("\u2026|[0-9]+|\\\\u.*", max(pair)):
+                if len(part.strip()) > 3 and part not in ELSEWHERE:
+                    checked += 1
+                    with self.subTest(part):
+                        self.assertTrue(part.strip() in sources)
+        self.assertGreater(checked, 5)
 
     def test_each_length(self):
         rows = re.findall(r"^\| \[.*\]\((\S+)\) \| (\d+) \|", README, re.M)
