@@ -272,10 +272,10 @@ class Claims(unittest.TestCase):
             yield a, b
 
     def test_3_and_7_count_bytes(self):
-        answer = r"^- \*\*(3a|7a)\.\*\* (\w+)[:,]"
+        answer = r"^- \*\*(3b|7a)\.\*\* (\w+)[:,]"
         words = {"Eleven": 11, "Seven": 7, "two": 2, "four": 4, "ten": 10}
         told = dict(re.findall(answer, ANSWERS, re.M))
-        for label, text in (("3a", b"Hello"), ("7a", b"H")):
+        for label, text in (("3b", b"Hello"), ("7a", b"H")):
             frame = codec.encode_frame(codec.TEXT, text, MASKING_KEY)
             self.assertEqual(words[told[label]], len(frame))
         answer = r"\*\*7b\.\*\* After (\w+),.*Else after (\w+), or\s+(\w+)\."
