@@ -1085,8 +1085,8 @@ class Held(unittest.TestCase):
             still.now += 2
             line = watched.say(sock, HELLO)
             self.assertEqual(told, [lines] * 3)  # no line meanwhile
-            self.assertEqual(timer.due - due, 300)
-            self.assertEqual(watched.user().deadline - deadline, 300)
+            self.assertAlmostEqual(timer.due - due, 300)
+            self.assertAlmostEqual(watched.user().deadline - deadline, 300)
             (question, must), (turn, must_too) = said
             self.assertEqual((must, must_too), (True, True))
             self.assertEqual(question["question"], turn["turn"])
