@@ -1412,11 +1412,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--recv-size is 1 to {MAX_RECV_SIZE} bytes")
     if options.fault and options.lab:
         parser.error("--break and --lab: only one of them at a time")
-    explains = options.trace or options.step or options.teach
-    if options.only is not None and not explains:
-        parser.error("--only is for --trace, --step and --teach")
-    if options.only is not None and options.only < 1:
-        parser.error("--only takes the number of a user; the first is 1")
+    if options.only is not None:
+        if not (options.trace or options.step or options.teach):
+            parser.error("--only is for --trace, --step and --teach")
+        if options.only < 1:
+            parser.error("--only takes the number of a user; the first is 1")
     if options.teach and not (sys.stdin and sys.stdout):
         parser.error("--teach reads the keyboard and answers: one is not there")
     if options.step and not (sys.stdin and sys.stdin.isatty() and sys.stdout):

@@ -157,10 +157,9 @@ class Stepper(Trace):
             elif choice == "b":
                 self.show("\n".join(self.buffers()))
             elif choice in ("", "c", "q"):
-                self.asks = choice == ""
                 if choice == "c":
                     self.ask_no_more()
-                if choice == "q":
+                elif choice == "q":
                     self.server.stop()
                 return
 

@@ -91,14 +91,14 @@ class Teacher:
             keyboard = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
             while True:
                 typed = keyboard.read(MAX_LINE)
-                if typed is None:  # Another program made it so that it
-                    time.sleep(LOOK_UP)  # does not wait.
+                if typed is None:  # This keyboard does not wait.
+                    time.sleep(LOOK_UP)
                     continue
+                if not typed:
+                    break
                 *lines, rest = (rest[-MAX_LINE:] + typed).split(b"\n")
                 for line in lines:
                     self.hand_over(line)
-                if not typed:
-                    break
         if rest:
             self.hand_over(rest)
         self.hand_over(None)
